@@ -1,0 +1,1 @@
+"""One file is one dataset: upstream's files to sample rows."""

@@ -1,0 +1,45 @@
+"""The errors a user can meet. Each message says what is wrong, where, why, and what to do about it."""
+
+
+class CividLoaderError(Exception):
+    """Base of all errors of this package that are about a user's data, files or arguments."""
+
+
+class AnnotationError(CividLoaderError, ValueError):
+    """Annotation files cannot be read as the dataset named: a wrong path, format, column or key."""
+
+
+class TooManyRejectedError(AnnotationError):
+    """More rows were rejected than `max_rejected` allows."""
+
+
+class OutputError(CividLoaderError, ValueError):
+    """The output folder holds something this build must not touch."""
+
+
+class SchemaError(CividLoaderError, ValueError):
+    """A table breaks a rule of `civid_loader.schema`."""
+
+
+class VideoError(CividLoaderError):
+    """A video cannot give the frames asked for."""
+
+
+class VideoNotFoundError(VideoError, FileNotFoundError):
+    """The pointer names no file below the video root."""
+
+
+class UnsafePathError(VideoError, ValueError):
+    """A pointer or file name would leave the video root."""
+
+
+class UnreadableVideoError(VideoError):
+    """The file exists but its container or codec data cannot be decoded."""
+
+
+class NoVideoStreamError(UnreadableVideoError):
+    """The file is a media file without a video stream."""
+
+
+class MissingDependencyError(CividLoaderError, ImportError):
+    """An optional dependency is needed for what was asked; the message has the pip command."""

@@ -1,0 +1,184 @@
+"""The unified schema: one row shape for all datasets. Everything else speaks only this.
+
+A row is a *sample*: an ordered sequence of 1..n *clips* with their captions. A clip is the half-open span
+`[start_seconds, end_seconds)` of a video. Captions about the step from clip i to clip i+1 are *transitions*.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Features, List, Value
+
+from civid_loader.errors import SchemaError
+
+SCHEMA_VERSION: Final = "1.0"
+
+SINGLE_CAPTION_KINDS: Final = (
+    "short", "dense", "main_object", "background", "camera", "camera_angle", "camera_movement", "style", "content",
+    "raw", "refined", "rewritten", "original", "plot", "synopsis", "scene_title", "audio_description", "subtitle",
+)  # fmt: skip
+TRANSITION_CAPTION_KINDS: Final = (
+    "continuation_content", "change_content", "continuation_background",
+    "change_background", "change_camera_angle", "change_camera_movement",
+)  # fmt: skip
+CAPTION_KINDS: Final = SINGLE_CAPTION_KINDS + TRANSITION_CAPTION_KINDS
+"""The closed vocabulary of `caption.kind`."""
+
+LEVELS: Final = ("clip", "sequence", "scene")
+
+_TEXT, _INT, _LONG, _REAL = Value("string"), Value("int32"), Value("int64"), Value("float64")
+
+CAPTION: Final = {"kind": _TEXT, "text": _TEXT, "start_seconds": _REAL, "end_seconds": _REAL, "annotator": _TEXT}
+"""Windows are relative to the clip, half-open; null = the whole clip."""
+SOURCE: Final = {
+    "platform": _TEXT, "category": _TEXT, "video_id": _TEXT, "url": _TEXT,
+    "start_seconds": _REAL, "end_seconds": _REAL, "start_frame": _LONG, "end_frame": _LONG,
+}  # fmt: skip
+MEDIA: Final = {"width": _INT, "height": _INT, "fps": _REAL, "duration_seconds": _REAL, "num_frames": _LONG}
+CLIP: Final = {
+    "clip_id": _TEXT,
+    "index": _INT,
+    "video": _TEXT,
+    "trimmed": Value("bool"),
+    "source": SOURCE,
+    "media": MEDIA,
+    "captions": List(CAPTION),
+    "characters": List({"name": _TEXT, "description": _TEXT}),
+    "scores": List({"name": _TEXT, "unit": _TEXT, "annotator": _TEXT, "value": _REAL}),
+}
+
+SAMPLE_FEATURES: Final = Features(
+    {
+        "sample_id": _TEXT,
+        "dataset": _TEXT,
+        "subset": _TEXT,
+        "level": _TEXT,
+        "clips": List(CLIP),
+        "transitions": List({"from_index": _INT, "to_index": _INT, "captions": List(CAPTION)}),
+        "captions": List(CAPTION),
+        "hierarchy": {
+            "movie_id": _TEXT, "movie_title": _TEXT, "imdb_id": _TEXT, "scene_id": _TEXT,
+            "scene_index": _INT, "sequence_index": _INT,
+        },
+        "flags": List(_TEXT),
+        "provenance": {"annotation_file": _TEXT, "row_index": _LONG, "upstream_version": _TEXT, "license": _TEXT},
+    }
+)  # fmt: skip
+CHARACTER_FEATURES: Final = Features(
+    {
+        "movie_id": _TEXT,
+        "character_id": _TEXT,
+        "name": _TEXT,
+        "actor": _TEXT,
+        "aliases": List(_TEXT),
+        "portraits": List(_TEXT),
+        "audio": List(_TEXT),
+    }
+)
+MOVIE_FEATURES: Final = Features(
+    {"movie_id": _TEXT, "title": _TEXT, "imdb_id": _TEXT, "synopsis": _TEXT, "scene_ids": List(_TEXT)}
+)
+
+TABLES: Final[Mapping[str, Features]] = {
+    "annotations": SAMPLE_FEATURES,
+    "characters": CHARACTER_FEATURES,
+    "movies": MOVIE_FEATURES,
+}
+"""Folder of a built dataset -> features of the rows in it."""
+
+_REQUIRED: Final = {
+    "sample_id", "dataset", "subset", "level", "clips", "clips[].clip_id", "clips[].index", "clips[].trimmed",
+    "transitions[].from_index", "transitions[].to_index", "movie_id", "character_id",
+}  # fmt: skip
+
+
+def arrow_schema(table: str) -> pa.Schema:
+    """Arrow schema of a table of `TABLES`, with the metadata that lets stock `datasets` read every column's type."""
+    features = TABLES[table]
+    metadata = {
+        "huggingface": json.dumps({"info": {"features": features.to_dict()}}),
+        "civid_loader.schema_version": SCHEMA_VERSION,
+    }
+    schema: pa.Schema = features.arrow_schema
+    return schema.with_metadata(metadata)
+
+
+def check_table(data: pa.Table, table: str) -> None:
+    """Refuse rows that break the schema's rules, before they are written.
+
+    Checks types; required fields; the caption vocabulary; that missing is null, never "" or NaN; that every sample
+    has a clip; that spans are `0 <= start < end`.
+
+    Raises:
+        SchemaError: names the column, the rule and the first offending value.
+    """
+    expected = arrow_schema(table)
+    if not data.schema.equals(expected):
+        raise SchemaError(f"{table}: columns are\n{data.schema}\nbut the schema says\n{expected}")
+    for name in data.column_names:
+        for chunk in data.column(name).chunks:
+            for path, array in _walk(name, chunk):
+                _check_array(path, array)
+
+
+def _walk(path: str, array: pa.Array) -> Iterator[tuple[str, pa.Array]]:
+    """Every node of a nested column with its path (`clips[].source.url`); children only where the parent is valid."""
+    yield path, array
+    if pa.types.is_list(array.type):
+        yield from _walk(f"{path}[]", array.flatten())
+    elif pa.types.is_struct(array.type):
+        valid = array.drop_null() if array.null_count else array
+        for field in array.type:
+            yield from _walk(f"{path}.{field.name}", pc.struct_field(valid, field.name))
+        if {"start_seconds", "end_seconds"} <= {field.name for field in array.type}:
+            start, end = (pc.struct_field(valid, f"{edge}_seconds") for edge in ("start", "end"))
+            ordered = pc.and_(pc.less_equal(0.0, start), pc.less(start, end))
+            _refuse(path, valid, pc.invert(ordered), "a span must be 0 <= start_seconds < end_seconds")
+
+
+def _check_array(path: str, array: pa.Array) -> None:
+    name = path.replace("[].captions", ".captions").rpartition(".")[2]
+    in_caption = path.endswith(("captions[].kind", "captions[].text", "captions[].annotator"))
+    if (path in _REQUIRED or in_caption) and array.null_count:
+        raise SchemaError(f"{path}: {array.null_count} nulls in a required field (row {_first(array.is_null())} first)")
+    if pa.types.is_string(array.type):
+        _refuse(path, array, pc.equal(pc.binary_length(array), 0), 'missing is null, never ""')
+        allowed = CAPTION_KINDS if path.endswith("captions[].kind") else LEVELS if path == "level" else None
+        if allowed:
+            known = pc.is_in(array, value_set=pa.array(allowed))
+            _refuse(path, array, pc.invert(known), f"must be one of {', '.join(allowed)}")
+    elif pa.types.is_floating(array.type):
+        _refuse(path, array, pc.invert(pc.is_finite(array)), "missing is null, never NaN")
+    elif name == "clips":
+        _refuse(path, array, pc.equal(pc.list_value_length(array), 0), "a sample has at least one clip")
+
+
+def _refuse(path: str, array: pa.Array, bad: pa.Array, rule: str) -> None:
+    if pc.any(bad).as_py():
+        row = _first(bad)
+        raise SchemaError(f"{path}: {rule}; value {row} is {array[row].as_py()!r}")
+
+
+def _first(mask: pa.Array) -> int:
+    return int(pc.index(mask, True).as_py())
+
+
+def empty_sample() -> dict[str, Any]:
+    """A sample row with every list empty and everything else missing, for builders to fill in."""
+    return {**dict.fromkeys(SAMPLE_FEATURES), "clips": [], "transitions": [], "captions": [], "flags": []}
+
+
+def caption(
+    kind: str, text: str, annotator: str, *, start_seconds: float | None = None, end_seconds: float | None = None
+) -> dict[str, Any]:
+    """One CAPTION struct."""
+    return {
+        "kind": kind,
+        "text": text,
+        "start_seconds": start_seconds,
+        "end_seconds": end_seconds,
+        "annotator": annotator,
+    }
