@@ -6,6 +6,7 @@ A row is a *sample*: an ordered sequence of 1..n *clips* with their captions. A 
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, Final
 
 import pyarrow as pa
@@ -95,6 +96,7 @@ _REQUIRED: Final = {
 }  # fmt: skip
 
 
+@cache
 def arrow_schema(table: str) -> pa.Schema:
     """Arrow schema of a table of `TABLES`, with the metadata that lets stock `datasets` read every column's type."""
     features = TABLES[table]

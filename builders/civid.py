@@ -1,0 +1,280 @@
+"""CI-VID (Ju et al., 2025): coherent interleaved sequences of clips, with a caption per clip and per step."""
+
+import difflib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any, Final
+
+import pyarrow as pa
+
+from civid_loader.errors import AnnotationError
+from civid_loader.schema import arrow_schema, caption, empty_sample
+from civid_loader.upstream.builder import UpstreamBuilder, check_field_map
+from civid_loader.upstream.documents import JsonRange, JsonRecord, plan_json, read_json, without_surrogates
+from civid_loader.upstream.inputs import find_files
+from civid_loader.upstream.records import Chunk, Context, Piece, Rejected, Source, Terms
+from civid_loader.upstream.rows import point_to_files
+from civid_loader.upstream.video_index import relative_name
+
+ROLES: Final = {
+    "clips": ("clips", "good_clips", "clip_seq", "video_paths", "videos", "clip_paths"),
+    "singles": ("single_captions", "response_singles", "individual_captions"),
+    "joints": ("joint_captions", "response_joint"),
+    "id": ("idx", "id", "sample_id"),
+    "video_md5": ("video_path_md5_hash",),
+    "sequence_index": ("seq_idx",),
+    "entity": ("entity",),
+}
+"""What a record says -> the keys it may stand under, best first. A colon at the end of a key does not count."""
+PASSED_OVER: Final = {"path", "clip_seq", "good_clip_idx"}
+"""Keys of the construction pipeline whose content another key has."""
+SINGLE_KINDS: Final = {
+    "video_content": "content",
+    "camera_angle": "camera_angle",
+    "camera_movement": "camera_movement",
+    "video_background": "background",
+}
+JOINT_KINDS: Final = {
+    "continuation_in_video_content": "continuation_content",
+    "change_in_video_content": "change_content",
+    "continuation_in_video_background": "continuation_background",
+    "change_in_video_background": "change_background",
+    "change_in_camera_angle": "change_camera_angle",
+    "change_in_camera_movement": "change_camera_movement",
+}
+ANNOTATOR: Final = "upstream:gpt-4o"
+ROWS_PER_PIECE: Final = 2000
+CHUNK_BYTES: Final = 32 << 20
+"""JSON holds every key again in every record: half the input size of a CSV chunk gives shards as large."""
+_FENCE_RESIDUE: Final = re.compile(r"""(?:["']?,?\s*\}?\s*```|"\))\s*$""")
+"""What upstream's parser leaves of the end of a model's answer: quote, brace, fence; or quote, parenthesis."""
+_FENCED: Final = re.compile(r"^\s*```(?:json)?\s*(.*?)\s*(?:```)?\s*$", re.DOTALL)
+
+
+class CIVID(UpstreamBuilder):
+    """Caption files (one sample a file) and the train and test JSONL; one row is one sequence."""
+
+    TITLE = "CI-VID"
+    HOMEPAGE = "https://huggingface.co/datasets/BAAI/CI-VID"
+    TERMS = Terms(
+        license="civid-noncommercial",
+        text="The authors allow non-commercial research only, and neither redistribution nor repackaging without their "
+        "consent. Keep what you build from it private, and never upload its videos.",
+        may_redistribute=False,
+    )
+    SUBSETS = ("full", "samples")
+    FIELDS = (*ROLES, *SINGLE_KINDS, *JOINT_KINDS)
+
+    @classmethod
+    def recognizes(cls, keys: frozenset[str]) -> bool:
+        plain = {key.rstrip(": ") for key in keys}
+        return any(not plain.isdisjoint(ROLES[role]) for role in ("singles", "joints")) or "good_clips" in plain
+
+    @classmethod
+    def plan(cls, source: Source) -> list[Chunk]:
+        cls.check_subset(source.subset)
+        check_field_map(source, cls.FIELDS)
+        parts: dict[tuple[str, str], list[JsonRange]] = {}
+        for path, file in find_files(source.annotations, (".jsonl", ".json")):
+            for part in plan_json(path, file, range_bytes=CHUNK_BYTES):
+                split = "test" if "test" in path.name.lower() else "train"
+                subset = source.subset or ("full" if part.is_lines else "samples")
+                parts.setdefault((split, subset), []).append(part)
+        chunks = []
+        for (split, subset), members in parts.items():
+            _check_first_record(members[0], source)
+            for group in _group(members):
+                num_bytes = sum(part.end_byte - part.start_byte for part in group)
+                chunks.append(
+                    Chunk(split=split, subset=subset, file=group[0].file, num_bytes=num_bytes, payload=tuple(group))
+                )
+        return chunks
+
+    @classmethod
+    def read(cls, chunk: Chunk, source: Source, context: Context) -> Iterator[Piece]:
+        records = ((part, record) for part in chunk.payload for record in read_json(part))
+        while batch := list(islice(records, ROWS_PER_PIECE)):
+            rows, rejected, notes = [], [], Counter[str]()
+            for part, record in batch:
+                try:
+                    rows.append(_sample(part, record, chunk.subset, source, notes))
+                except _UnreadableError as error:
+                    raw = record.raw or json.dumps(record.value, ensure_ascii=False)
+                    rejected.append(
+                        Rejected(
+                            file=part.file, row_index=record.row_index, reason=str(error), raw=without_surrogates(raw)
+                        )
+                    )
+            point_to_files(rows, context)
+            table = pa.Table.from_pylist(rows, schema=arrow_schema("annotations"))
+            yield Piece(rows=table, rejected=rejected, notes=notes)
+
+
+class _UnreadableError(ValueError):
+    """The record becomes a rejected row with this reason."""
+
+
+def _group(parts: list[JsonRange]) -> Iterator[list[JsonRange]]:
+    """Many small files to one chunk."""
+    group: list[JsonRange] = []
+    num_bytes = 0
+    for part in parts:
+        size = part.end_byte - part.start_byte
+        if group and num_bytes + size > CHUNK_BYTES:
+            yield group
+            group, num_bytes = [], 0
+        group.append(part)
+        num_bytes += size
+    yield group
+
+
+def _check_first_record(part: JsonRange, source: Source) -> None:
+    """Refuse files of another kind before any work: none of the keys is known."""
+    first = next(iter(read_json(part)), None)
+    if first is None or not isinstance(first.value, dict) or _roles(first.value, source).keys() & {"singles", "clips"}:
+        return
+    keys = ", ".join(map(repr, first.value)) or "none"
+    raise AnnotationError(
+        f"{part.path}: record 0 has neither captions nor clips under a known key. Its keys: {keys}. Known: "
+        + "; ".join(f"{role} = {' | '.join(names)}" for role, names in ROLES.items())
+        + f'. If it is CI-VID, map its keys: --field-map FILE with {{"singles": {next(iter(first.value), "key")!r}}} '
+        "(look at them with `civid inspect`)."
+    )
+
+
+def _roles(record: Mapping[str, Any], source: Source) -> dict[str, Any]:
+    """What the record says, by role; keys are compared without a colon at the end."""
+    plain = {key.rstrip(": "): value for key, value in record.items()}
+    mapped = dict(source.field_map)
+    roles = {}
+    for role, names in ROLES.items():
+        found = [name for name in ((mapped[role].rstrip(": "),) if role in mapped else names) if name in plain]
+        if found and plain[found[0]] is not None:
+            roles[role] = plain[found[0]]
+    if "clips" not in roles and isinstance(plain.get("path"), list):
+        roles["clips"] = plain["path"]
+    return roles
+
+
+def _sample(part: JsonRange, record: JsonRecord, subset: str, source: Source, notes: Counter[str]) -> dict[str, Any]:
+    if record.reason:
+        raise _UnreadableError(record.reason)
+    if not isinstance(record.value, dict):
+        raise _UnreadableError(f"a record is an object, not {type(record.value).__name__}")
+    roles = _roles(record.value, source)
+    _note_unmapped(record.value, source, notes)
+    singles, joints = (_as_list(roles.get(role), role) for role in ("singles", "joints"))
+    paths = _as_list(roles.get("clips"), "clips")
+    num_clips = len(paths) or len(singles)
+    if not num_clips:
+        raise _UnreadableError(f"neither captions nor clips; keys: {', '.join(record.value)}")
+    for name, items, expected in (("single captions", singles, num_clips), ("joint captions", joints, num_clips - 1)):
+        if items and len(items) != expected:
+            raise _UnreadableError(f"{len(items)} {name} for {num_clips} clips: which belongs where is not known")
+    flags: dict[str, None] = {}
+    key = _key(part, record, roles)
+    sample = empty_sample()
+    sample |= {
+        "sample_id": f"civid/{subset}/{key}",
+        "dataset": "civid",
+        "subset": subset,
+        "level": "sequence",
+        "clips": [
+            {
+                "clip_id": f"{key}/{i:03d}",
+                "index": i,
+                "video": relative_name(paths[i]) if paths and isinstance(paths[i], str) else None,
+                "trimmed": True,
+                "source": {"video_id": roles.get("video_md5")},
+                "captions": _captions(singles[i], SINGLE_KINDS, source, flags) if singles else [],
+                "characters": [],
+                "scores": [],
+            }
+            for i in range(num_clips)
+        ],
+        "transitions": [
+            {"from_index": i, "to_index": i + 1, "captions": _captions(joint, JOINT_KINDS, source, flags)}
+            for i, joint in enumerate(joints)
+        ],
+        "provenance": {
+            "annotation_file": part.file,
+            "row_index": record.row_index,
+            "license": CIVID.TERMS.license,
+        },
+    }
+    if isinstance(roles.get("entity"), str) and roles["entity"].strip():
+        sample["captions"] = [caption("main_object", roles["entity"].strip(), "upstream:qwen2.5-vl")]
+    if "sequence_index" in roles:
+        if not isinstance(roles["sequence_index"], int):
+            raise _UnreadableError(f"sequence index {roles['sequence_index']!r} is not a whole number")
+        sample["hierarchy"] = {"sequence_index": roles["sequence_index"]}
+    sample["flags"] = list(flags)
+    return sample
+
+
+def _note_unmapped(record: Mapping[str, Any], source: Source, notes: Counter[str]) -> None:
+    known = {name for names in ROLES.values() for name in names} | PASSED_OVER | {name for _, name in source.field_map}
+    notes.update(f"key not read: {key}" for key in record if key.rstrip(": ") not in known)
+
+
+def _as_list(value: Any, role: str) -> list[Any]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise _UnreadableError(f"{role} is {type(value).__name__}, not a list")
+    return value
+
+
+def _key(part: JsonRange, record: JsonRecord, roles: Mapping[str, Any]) -> str:
+    """Video and place in it; or the file and the record's id or place in it; or the file it is alone in."""
+    if "video_md5" in roles and "sequence_index" in roles:
+        return f"{roles['video_md5']}_{roles['sequence_index']}"
+    stem = re.sub(r"(\.jsonl?)+$", "", part.file)
+    if "id" in roles:
+        return without_surrogates(f"{stem}/{roles['id']}")
+    return f"{stem}/{record.row_index}" if part.is_lines or record.row_index else stem
+
+
+def _captions(item: Any, kinds: Mapping[str, str], source: Source, flags: dict[str, None]) -> list[dict[str, Any]]:
+    """Captions of one item: an object, a JSON string, or a model's answer in a code fence; null: none."""
+    if item is None:
+        return []
+    if isinstance(item, str):
+        try:
+            item = json.loads(_FENCED.sub(r"\1", item), strict=False)
+        except ValueError as error:
+            raise _UnreadableError(f"a caption is not JSON ({error}): {item[:80]!r}") from error
+    if not isinstance(item, dict):
+        raise _UnreadableError(f"a caption is {type(item).__name__}, not an object")
+    names = {source.renamed(name).rstrip(": "): kind for name, kind in kinds.items()}
+    last = next(reversed(item), None)
+    captions = []
+    for key, text in item.items():
+        kind = names.get(key.strip().rstrip(": "))
+        if kind is None:
+            close = difflib.get_close_matches(key, names, n=1)
+            hint = f"; map it with --field-map if it is {close[0]!r}" if close else ""
+            raise _UnreadableError(f"a caption has the unknown key {key!r}{hint}; known: {', '.join(names)}")
+        if not isinstance(text, str):
+            raise _UnreadableError(f"{key} is {type(text).__name__}, not text")
+        cleaned = _clean(text, is_last=key == last, flags=flags)
+        if cleaned:
+            captions.append(caption(kind, cleaned, ANNOTATOR))
+    return captions
+
+
+def _clean(text: str, *, is_last: bool, flags: dict[str, None]) -> str:
+    """Undo what upstream's parser did: it cut texts out of a JSON answer and decoded none of them."""
+    if is_last and (residue := _FENCE_RESIDUE.search(text)):
+        text = text[: residue.start()]
+        flags["fence_residue"] = None
+    if "\\" in text:
+        try:
+            text = json.loads(f'"{text}"', strict=False)
+            flags["escapes_decoded"] = None
+        except ValueError:
+            flags["escapes_left"] = None
+    return without_surrogates(text).strip()

@@ -1,0 +1,240 @@
+"""MiraData (Ju et al., NeurIPS 2024): long clips with six captions each; releases v0 and v1."""
+
+import re
+from typing import Final
+from urllib.parse import unquote
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from civid_loader.errors import AnnotationError
+from civid_loader.upstream.builder import CsvBuilder
+from civid_loader.upstream.cells import (
+    CaptionColumn,
+    Cells,
+    clip_struct,
+    nest_captions,
+    nest_flags,
+    one_clip_samples,
+    pointer_fields,
+    provenance,
+)
+from civid_loader.upstream.records import Chunk, Context, Terms
+from civid_loader.upstream.video_index import locate
+
+KINDS: Final = ("short", "dense", "main_object", "background", "camera", "style")
+WINDOW_SECONDS: Final = 120
+"""Clips longer than this are captioned window by window; a rest shorter than a window has no caption."""
+LAST_GAMING_ID: Final = 7416
+"""v0: download ids up to here are games, the rest city walks (README; issue #3)."""
+_INDEX: Final = r"^(?P<download>\d{12})_(?P<video>.{11})-(?P<clip>\d{6})$"
+_FILE_PATH: Final = r"(?P<download>\d{12})\.(?P<clip>\d+)(?:\.\w+)?$"
+_WINDOW: Final = r"(?s)\|\|\|\s*(?P<start>\d+)\s*\|\|\|\s*(?P<end>\d+)\s*\|\|\|\s*(?P<text>.*?)\s*$"
+
+
+class MiraData(CsvBuilder):
+    """One table per release and quality level; one row is one clip."""
+
+    TITLE = "MiraData"
+    HOMEPAGE = "https://mira-space.github.io/"
+    TERMS = Terms(
+        license="miradata-research",
+        text="The authors give the data for information only, without commercial use, and ask users not to copy, "
+        "publish or distribute any part of it further. (The v1 repository also carries a GPL-3.0 file; the stricter text "
+        "counts.) Keep what you build from it private.",
+        may_redistribute=False,
+    )
+    SUBSETS = ("v1", "v1_330k", "v1_93k", "v1_42k", "v1_9k", "v0")
+    FIELDS = (
+        *(f"{kind}_caption" for kind in KINDS), "video_id", "fps",
+        "index", "start_frame", "end_frame", "start_timestep", "end_timestep",
+        "clip_id", "source", "video_url", "width", "height", "seconds", "timestamp", "frame_number", "framestamp",
+        "file_path",
+    )  # fmt: skip
+
+    @classmethod
+    def recognizes(cls, keys: frozenset[str]) -> bool:
+        return "dense_caption" in keys and (
+            {"index", "start_frame", "end_frame", "fps"} <= keys or {"file_path", "timestamp"} <= keys
+        )
+
+    @classmethod
+    def subset_of(cls, stem: str, columns: frozenset[str]) -> str:
+        if not cls.recognizes(columns):
+            raise AnnotationError(
+                f"{stem}: a MiraData table has the columns dense_caption and file_path, timestamp (v1) "
+                "or index, start_frame, end_frame, fps (v0)"
+            )
+        if "file_path" not in columns:
+            return "v0"
+        level = re.search(r"(330k|93k|42k|9k)(?![0-9a-z])", stem)
+        return f"v1_{level[1]}" if level else "v1"
+
+    @classmethod
+    def rows(cls, cells: Cells, row_index: npt.NDArray[np.int64], chunk: Chunk, context: Context) -> pa.Table:
+        read = _v0_clips if "file_path" not in cells.table.column_names else _v1_clips
+        clip = read(cells, context)
+        return one_clip_samples(
+            len(cells),
+            clip | {"captions": _captions(cells)},
+            sample_id=pc.binary_join_element_wise("miradata", chunk.subset, clip["clip_id"], "/"),
+            dataset="miradata",
+            subset=chunk.subset,
+            level="clip",
+            flags=nest_flags(cells),
+            provenance=provenance(
+                len(cells),
+                annotation_file=chunk.file,
+                row_index=row_index,
+                upstream_version=chunk.subset[:2],
+                license=cls.TERMS.license,
+            ),
+        )
+
+
+def _v0_clips(cells: Cells, context: Context) -> dict[str, pa.Array]:
+    """Clips keyed by `index`; times are frames / fps (README)."""
+    index = cells.text("index")
+    cells.reject(index.is_null(), "index is missing")
+    parts = cells.match("index", _INDEX)
+    download = pc.cast(pc.struct_field(parts, "download"), pa.int64())
+    folder = _folder(download)
+    # Upstream names a raw file by the index up to its first "-", which cuts ids that contain one.
+    whole = pc.replace_substring_regex(index, r"-\d{6}$", "")
+    cut = pc.replace_substring_regex(index, r"-.*$", "")
+    located = locate(context.videos, _path(folder, index), [_path(folder, whole), _path(folder, cut)])
+
+    start_frame, end_frame = cells.integer("start_frame"), cells.integer("end_frame")
+    fps = cells.number("fps")
+    cells.reject(pc.less_equal(fps, 0), "fps is not positive")
+    cells.reject(pc.less_equal(end_frame, start_frame), "the clip ends before it starts")
+    video_id = cells.text("video_id")
+    is_game = pc.less_equal(download, LAST_GAMING_ID)
+    source = clip_struct(
+        "source", len(cells), platform="youtube", category=pc.if_else(is_game, "gaming", pa.scalar("city")),
+        video_id=video_id, url=pc.binary_join_element_wise("https://www.youtube.com/watch?v=", video_id, ""),
+        start_seconds=_divide(start_frame, fps), end_seconds=_divide(end_frame, fps),
+        start_frame=start_frame, end_frame=end_frame,
+    )  # fmt: skip
+    media = clip_struct("media", len(cells), fps=fps)
+    return {"clip_id": index, "source": source, "media": media, **pointer_fields(cells, located)}
+
+
+def _v1_clips(cells: Cells, context: Context) -> dict[str, pa.Array]:
+    """Clips keyed by `file_path` (`clip_id` went through a float upstream); `timestamp` is what upstream cuts with."""
+    file_path = cells.text("file_path")
+    cells.reject(file_path.is_null(), "file_path is missing")
+    parts = cells.match("file_path", _FILE_PATH)
+    download, number = pc.struct_field(parts, "download"), pc.struct_field(parts, "clip")
+    clip_id = pc.binary_join_element_wise(download, number, ".")
+    plain_id = pc.binary_join_element_wise(pc.utf8_ltrim(download, "0"), number, ".")
+    stated_id = pc.replace_substring_regex(cells.text("clip_id"), r"^0+", "")
+    cells.flag("clip_id_float_loss", pc.not_equal(stated_id, pc.utf8_ltrim(plain_id, "0")))
+    folder = _folder(pc.cast(download, pa.int64()))
+    located = locate(context.videos, file_path, [_path(folder, download)])
+
+    start, end = cells.time_pair("timestamp")
+    start_frame, end_frame = cells.integer_pair("framestamp")
+    cells.reject(pc.less_equal(end, start), "the clip ends before it starts")
+    fps, seconds = cells.number("fps"), cells.number("seconds")
+    by_frames = pc.abs(pc.subtract(_divide(start_frame, fps), start))
+    cells.flag("frames_disagree_with_timestamp", pc.greater(by_frames, 0.1))
+    platform, category = _platform_and_category(cells.text("source"))
+    source = clip_struct(
+        "source", len(cells), platform=platform, category=category, video_id=cells.text("video_id"),
+        url=cells.text("video_url"), start_seconds=start, end_seconds=end, start_frame=start_frame, end_frame=end_frame,
+    )  # fmt: skip
+    media = clip_struct(
+        "media", len(cells), width=cells.integer("width"), height=cells.integer("height"), fps=fps,
+        duration_seconds=seconds, num_frames=cells.integer("frame_number"),
+    )  # fmt: skip
+    return {"clip_id": clip_id, "source": source, "media": media, **pointer_fields(cells, located)}
+
+
+def _captions(cells: Cells) -> pa.ListArray:
+    """Six kinds per clip, in windows where the cell is coded as `[|||start||| end||| text |||,...]`."""
+    columns = []
+    has_window = np.zeros(len(cells), dtype=np.bool_)
+    num_windows = np.zeros(len(cells), dtype=np.int64)
+    for kind in KINDS:
+        annotator = "upstream:panda-70m" if kind == "short" else "upstream:gpt-4v"
+        name = f"{kind}_caption"
+        text = cells.text(name)
+        if name in cells.table.column_names:
+            lost = pc.match_substring_regex(cells.table.column(name).combine_chunks(), r"^\s+[a-z]")
+            cells.flag("caption_prefix_lost", lost)
+        is_coded = pc.match_substring_regex(text, r"^\[\s*\|\|\|")
+        if not pc.any(is_coded).as_py():
+            columns.append(CaptionColumn(kind=kind, annotator=annotator, text=text))
+            continue
+        column, counts = _windows(cells, name, text, pc.fill_null(is_coded, False), annotator)
+        columns.append(column)
+        has_window |= counts > 0
+        num_windows = np.maximum(num_windows, counts)
+    if has_window.any() and "seconds" in cells.table.column_names:
+        expected = np.nan_to_num(cells.number("seconds").to_numpy(zero_copy_only=False)) // WINDOW_SECONDS
+        cells.flag("missing_caption_windows", has_window & (num_windows < expected))
+    return nest_captions(columns, len(cells))
+
+
+def _windows(
+    cells: Cells, name: str, text: pa.Array, is_coded: pa.Array, annotator: str
+) -> tuple[CaptionColumn, npt.NDArray[np.int64]]:
+    """Captions of a kind with their windows in time order, and the number of windows per row."""
+    coded_rows = np.flatnonzero(is_coded.to_numpy(zero_copy_only=False))
+    pieces = pc.split_pattern(pc.utf8_rtrim(text.filter(is_coded), "] \t"), "|||,")
+    piece_row = coded_rows[pc.list_parent_indices(pieces).to_numpy()]
+    piece = pieces.flatten()
+    content = pc.not_equal(pc.utf8_trim(piece, "[ \t"), "")
+    piece_row, piece = piece_row[content.to_numpy(zero_copy_only=False)], piece.filter(content)
+    found = pc.extract_regex(piece, pattern=_WINDOW)
+    unread = np.isin(np.arange(len(cells)), piece_row[found.is_null().to_numpy(zero_copy_only=False)])
+    cells.reject(pa.array(unread), f"{name}: a caption window cannot be read")
+    start, end = (pc.cast(pc.struct_field(found, edge), pa.float64()) for edge in ("start", "end"))
+    backwards = piece_row[_true(pc.greater_equal(start, end))]
+    cells.reject(pa.array(np.isin(np.arange(len(cells)), backwards)), f"{name}: a caption window ends before it starts")
+
+    plain_rows = np.flatnonzero(~is_coded.to_numpy(zero_copy_only=False))
+    rows = np.concatenate([plain_rows, piece_row])
+    starts = np.concatenate([np.full(len(plain_rows), -1.0), start.to_numpy(zero_copy_only=False)])
+    order = pa.array(np.lexsort((starts, rows)))
+    nothing = pa.nulls(len(plain_rows), pa.float64())
+    window_text = pc.struct_field(found, "text")
+    window_text = pc.if_else(pc.equal(window_text, ""), pa.scalar(None, pa.string()), window_text)
+    column = CaptionColumn(
+        kind=name.removesuffix("_caption"),
+        annotator=annotator,
+        text=pa.concat_arrays([text.filter(pc.invert(is_coded)), window_text]).take(order),
+        row=rows[order.to_numpy()],
+        start_seconds=pa.concat_arrays([nothing, start]).take(order),
+        end_seconds=pa.concat_arrays([nothing, end]).take(order),
+    )
+    return column, np.bincount(piece_row, minlength=len(cells))
+
+
+def _platform_and_category(source: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """`videvo, %2Ffree-motion-graphics` -> `videvo`, `/free-motion-graphics`; the category may be absent."""
+    codes = source.dictionary_encode()
+    names = [name.partition(", ") for name in codes.dictionary.to_pylist()]
+    platform = pa.array([platform for platform, _, _ in names], pa.string())
+    category = pa.array([unquote(category) or None for _, _, category in names], pa.string())
+    return platform.take(codes.indices), category.take(codes.indices)
+
+
+def _folder(download: pa.Array) -> pa.Array:
+    """Download id 1431495 lies in folder 000001431."""
+    return pc.utf8_lpad(pc.cast(pc.divide(download, 1000), pa.string()), 9, "0")
+
+
+def _path(folder: pa.Array, stem: pa.Array) -> pa.Array:
+    return pc.binary_join_element_wise(pc.binary_join_element_wise(folder, stem, "/"), ".mp4", "")
+
+
+def _divide(frames: pa.Array, fps: pa.Array) -> pa.Array:
+    return pc.divide(pc.cast(frames, pa.float64()), fps)
+
+
+def _true(mask: pa.Array) -> npt.NDArray[np.bool_]:
+    return np.asarray(pc.fill_null(mask, False).to_numpy(zero_copy_only=False), dtype=np.bool_)

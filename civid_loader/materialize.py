@@ -1,0 +1,315 @@
+"""`build`: upstream's files to a dataset folder. Killed at any moment and started again, it ends with the same bytes.
+
+plan -> scan videos -> survey (where a dataset needs a first pass) -> chunks -> seal. Each chunk is read, written and
+journaled on its own in `<output>/.incomplete`; sealing gives shards their final names, the manifest comes last.
+"""
+
+import json
+import multiprocessing
+import os
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+from filelock import FileLock, Timeout
+
+import civid_loader
+from civid_loader import builders
+from civid_loader.card import write_card
+from civid_loader.errors import AnnotationError, OutputError
+from civid_loader.progress import track
+from civid_loader.schema import TABLES
+from civid_loader.seal import seal
+from civid_loader.storage import MANIFEST, Journal, atomic_file, read_manifest, write_json, write_shard
+from civid_loader.upstream.builder import check_tolerance, repeats
+from civid_loader.upstream.inputs import stamp
+from civid_loader.upstream.records import Chunk, Context, Rejected, Source
+from civid_loader.upstream.summary import count_rows
+from civid_loader.upstream.video_index import VideoIndex
+
+T = TypeVar("T")
+WORK: Final = ".incomplete"
+"""Folder of an unfinished build, inside the output folder."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuildReport:
+    """What a build made."""
+
+    output: str
+    """The dataset folder: `datasets.load_dataset(report.output)`."""
+    name: str
+    num_rows: dict[str, dict[str, int]]
+    """Table -> split -> rows."""
+    counts: dict[str, dict[str, int]]
+    """clips, captions by kind, flags, notes."""
+    rejected: dict[str, int]
+    """Reason -> rows, in `rejected/*.jsonl`."""
+    license: str
+    """Terms of the upstream data."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Job:
+    """A chunk and where its result goes; what a worker process gets."""
+
+    dataset: str
+    source: Source
+    index: int
+    chunk: Chunk
+    work: str
+
+
+def build(
+    name: str,
+    *,
+    annotations: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    videos: str | os.PathLike[str] | None = None,
+    subset: str | None = None,
+    num_proc: int = 1,
+    field_map: dict[str, str] | None = None,
+    max_rejected: float = 0.01,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> BuildReport:
+    """Build one dataset from the files upstream ships.
+
+    Args:
+        name: civid, miradata, moviebench or lvd2m.
+        annotations: annotation files or folders.
+        output: the dataset folder to make; a build that was cut off there is continued.
+        videos: root of the video files; pointers are resolved below it, relative to it. None: upstream's names.
+        subset: overrides the subset read off file names (MovieBench: scenes or shots).
+        num_proc: worker processes. The result does not depend on it.
+        field_map: name this package knows -> name the files use, for keys and columns under other names.
+        max_rejected: share of rows that may be unreadable, 0..1.
+        overwrite: replace what `output` holds.
+        quiet: no progress bars.
+
+    Raises:
+        AnnotationError: files are missing, unreadable, or of another dataset.
+        TooManyRejectedError: more rows than `max_rejected` cannot be read; what was read is kept for a rerun.
+        OutputError: `output` holds something else, or another process builds there.
+    """
+    builder = builders.find(name)
+    named = [annotations] if isinstance(annotations, (str, os.PathLike)) else annotations
+    source = Source(
+        annotations=tuple(os.path.abspath(path) for path in named),
+        videos=os.path.abspath(videos) if videos is not None else None,
+        subset=subset,
+        field_map=tuple(sorted((field_map or {}).items())),
+    )
+    if num_proc < 1 or not 0 <= max_rejected <= 1:
+        raise ValueError(f"num_proc must be >= 1 and max_rejected in [0, 1], not {num_proc} and {max_rejected}")
+    root = Path(output)
+    fingerprint = {
+        "name": name,
+        "inputs": stamp(source.annotations),
+        "videos": xxhash.xxh3_64_hexdigest(source.videos.encode()) if source.videos else None,
+        "subset": subset,
+        "field_map": dict(source.field_map),
+        "civid_loader": civid_loader.__version__,
+        "pyarrow": pa.__version__,
+    }
+    _check_output(root, source, overwrite=overwrite)
+    if not overwrite and (finished := _finished(root, fingerprint)):
+        return finished
+    chunks = builder.plan(source)
+    work = root / WORK
+    with _only_builder(work):
+        _open_work(root, fingerprint, overwrite=overwrite)
+        index = _scan_once(source, work)
+        jobs = [_Job(dataset=name, source=source, index=i, chunk=c, work=str(work)) for i, c in enumerate(chunks)]
+        if builder.SURVEYS and not (work / "repeated.npy").is_file():
+            label = f"first pass: {builder.SURVEYS}"
+            surveyed = [values for _, values in _map(_survey, jobs, num_proc, label=label, quiet=quiet)]
+            with atomic_file(work / "repeated.npy") as file:
+                np.save(file, repeats(surveyed), allow_pickle=False)
+        journal = Journal(work / "journal.jsonl")
+        pending = [job for job in jobs if job.index not in journal.entries]
+        for number, counts in _map(_run, pending, num_proc, label=f"building {name}", quiet=quiet):
+            journal.add(number, counts)
+        entries = [journal.entries[i] for i in range(len(jobs))]
+        _check_rejected(work, entries, max_rejected)
+        if not any(
+            entry["num_rows"] for entry, chunk in zip(entries, chunks, strict=True) if chunk.table == "annotations"
+        ):
+            raise AnnotationError(f"no rows in {', '.join(source.annotations)}; `civid inspect` shows what is there")
+        sealed = seal(root, work, chunks, entries)
+        manifest = fingerprint | {
+            "license": builder.TERMS.text,
+            "skipped_videos": index.skipped if index else {},
+            **sealed,
+        }
+        write_card(root, builder, sealed["num_rows"])
+        write_json(root / MANIFEST, manifest)
+        shutil.rmtree(work)
+    return _report(root, manifest)
+
+
+def _finished(root: Path, fingerprint: dict[str, Any]) -> BuildReport | None:
+    """The report of a build that is already done; refuses one of other inputs."""
+    if not (root / MANIFEST).is_file():
+        return None
+    manifest = read_manifest(root)
+    changed = [key for key, value in fingerprint.items() if manifest.get(key) != value]
+    if changed:
+        raise OutputError(
+            f"{root} holds a finished build that differs in {', '.join(changed)}; "
+            "choose another --output, or replace it with --overwrite"
+        )
+    return _report(root, manifest)
+
+
+def _report(root: Path, manifest: dict[str, Any]) -> BuildReport:
+    return BuildReport(
+        output=str(root),
+        name=manifest["name"],
+        num_rows=manifest["num_rows"],
+        counts=manifest["counts"] | {"skipped videos": manifest["skipped_videos"]},
+        rejected=manifest["rejected"],
+        license=manifest["license"],
+    )
+
+
+def _check_output(root: Path, source: Source, *, overwrite: bool) -> None:
+    """Refuse to write where something else lies: this package must never delete a user's files."""
+    if root.exists() and not root.is_dir():
+        raise OutputError(f"{root} is a file; --output names a folder")
+    for named in (*source.annotations, *([source.videos] if source.videos else [])):
+        if Path(named).resolve().is_relative_to(root.resolve()):
+            raise OutputError(f"{root} holds the input {named}; choose another --output")
+    ours = (root / MANIFEST).is_file() or (root / WORK).is_dir()
+    if root.is_dir() and any(root.iterdir()) and not ours:
+        raise OutputError(f"{root} is not empty and no civid_loader dataset; choose another --output")
+
+
+@contextmanager
+def _only_builder(work: Path) -> Iterator[None]:
+    """One build per folder: a lock that ends with the process, however it ends."""
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(work / "lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise OutputError(f"{work.parent}: another process builds there") from error
+
+
+def _open_work(root: Path, plan: dict[str, Any], *, overwrite: bool) -> None:
+    """Start, or continue, the unfinished build in the folder."""
+    path = root / WORK / "plan.json"
+    started = json.loads(path.read_bytes()) if path.is_file() and not overwrite else None
+    if started is not None and started != plan:
+        changed = ", ".join(key for key, value in plan.items() if started.get(key) != value)
+        raise OutputError(
+            f"{root} holds an unfinished build that differs in {changed}; choose another --output, or --overwrite"
+        )
+    if started is None:
+        (root / MANIFEST).unlink(missing_ok=True)
+        for old in path.parent.iterdir():
+            if old.name != "lock":
+                old.unlink()
+        for table in (*TABLES, "rejected"):
+            shutil.rmtree(root / table, ignore_errors=True)
+        write_json(path, plan)
+
+
+def _scan_once(source: Source, work: Path) -> VideoIndex | None:
+    """What the video root held when the build began; a continued build sees the same."""
+    if source.videos is None:
+        return None
+    path = work / "videos.arrow"
+    if not path.is_file():
+        temporary = work / "videos.arrow.incomplete"
+        VideoIndex.scan(source.videos).save(temporary)
+        temporary.replace(path)
+    return VideoIndex.load(path)
+
+
+def _survey(job: _Job) -> Any:
+    return builders.find(job.dataset).survey(job.chunk, job.source)
+
+
+def _run(job: _Job) -> dict[str, Any]:
+    """Read one chunk and write its shard and its rejected rows; the same chunk gives the same bytes."""
+    work = Path(job.work)
+    videos, repeated = work / "videos.arrow", work / "repeated.npy"
+    context = Context(
+        videos=VideoIndex.load(videos) if videos.is_file() else None,
+        repeated=np.load(repeated, allow_pickle=False) if repeated.is_file() else np.array([], dtype=np.uint64),
+    )
+    rejected: list[Rejected] = []
+    notes: Counter[str] = Counter()
+    counts: dict[str, Counter[str]] = {}
+
+    def rows() -> Iterator[pa.Table]:
+        for piece in builders.find(job.dataset).read(job.chunk, job.source, context):
+            rejected.extend(piece.rejected)
+            notes.update(piece.notes)
+            if job.chunk.table == "annotations":
+                count_rows(piece.rows, counts)
+            yield piece.rows
+
+    num_rows = write_shard(work / f"{job.index:05d}.parquet", rows(), table=job.chunk.table)
+    with atomic_file(work / f"{job.index:05d}.rejected.jsonl") as file:
+        file.writelines(json.dumps(row.to_json(), ensure_ascii=False).encode() + b"\n" for row in rejected)
+    return {
+        "num_rows": num_rows,
+        "rejected": dict(Counter(row.reason for row in rejected)),
+        "counts": {name: dict(sorted(counter.items())) for name, counter in (counts | {"notes": notes}).items()},
+    }
+
+
+def _check_rejected(work: Path, entries: list[dict[str, Any]], max_rejected: float) -> None:
+    num_rejected = sum(sum(entry["rejected"].values()) for entry in entries)
+    first: list[Rejected] = []
+    for number, entry in enumerate(entries):
+        if entry["rejected"] and len(first) < 10:
+            lines = (work / f"{number:05d}.rejected.jsonl").read_text(encoding="utf-8").splitlines()
+            first += [Rejected(**json.loads(line)) for line in lines[: 10 - len(first)]]
+    num_rows = sum(entry["num_rows"] for entry in entries)
+    check_tolerance(first, num_rejected, num_rows, max_rejected)
+
+
+def _map(
+    function: Callable[[_Job], T], jobs: list[_Job], num_proc: int, *, label: str, quiet: bool
+) -> Iterator[tuple[int, T]]:
+    """(job number, result) as they finish."""
+    if num_proc == 1 or len(jobs) < 2:
+        results: Iterator[tuple[int, T]] = ((job.index, function(job)) for job in jobs)
+        yield from track(results, label=label, total=len(jobs), quiet=quiet)
+        return
+    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+    if os.name == "posix":
+        context.set_forkserver_preload([__name__, f"civid_loader.builders.{jobs[0].dataset}"])
+    with ProcessPoolExecutor(min(num_proc, len(jobs)), mp_context=context, initializer=_die_with_parent) as pool:
+        futures = {pool.submit(function, job): job.index for job in jobs}
+        try:
+            done = ((futures[future], future.result()) for future in as_completed(futures))
+            yield from track(done, label=label, total=len(jobs), quiet=quiet)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _die_with_parent() -> None:
+    """A worker whose parent was killed must not stay behind; and one worker is one core."""
+    pa.set_cpu_count(1)
+    parent = multiprocessing.parent_process()
+    assert parent
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -1,0 +1,276 @@
+"""Big CSV tables: cut at record boundaries, decoded, and read into text columns by pyarrow.
+
+A record ends at a newline outside quotes (RFC 4180). Finding those needs only the positions of quotes and newlines,
+0.4 s of CPU per GB, so a table is first cut into ranges with known row numbers, and ranges are read in parallel.
+"""
+
+import codecs
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+
+from civid_loader.errors import AnnotationError
+
+RANGE_BYTES: Final = 64 << 20
+"""Input per chunk: about 30 MB of zstd Parquet, 64 MB in memory."""
+BLOCK_BYTES: Final = 8 << 20
+"""Input parsed at once: bounds memory, and is the row group size."""
+MAX_RECORD_BYTES: Final = 1 << 20
+"""A longer record is a quote that was never closed (the longest real cell has 7 KB)."""
+NULLS: Final = ("", "nan", "NaN", "None", "none", "null", "NULL", "N/A")
+"""Cell texts that mean missing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CsvRange:
+    """Records of one CSV file that lie together."""
+
+    path: str
+    columns: tuple[str, ...]
+    """All columns of the file; unnamed ones are called `column_<i>`."""
+    start_byte: int
+    end_byte: int
+    """Half-open: the first byte after the last record."""
+    first_row: int
+    """Record number of the first record, header not counted."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CsvBlock:
+    """Parsed records."""
+
+    cells: pa.Table
+    """Every column as text; missing is null."""
+    row_index: npt.NDArray[np.int64]
+    """Record number of each row."""
+    is_cp1252: npt.NDArray[np.bool_]
+    """True where the record was not UTF-8 and was read as Windows-1252."""
+    rejected: list[tuple[int, str, str]]
+    """(record number, reason, text) of what cannot be read."""
+    num_blank: int
+    """Records without a single value, skipped."""
+
+
+def read_header(path: Path) -> tuple[tuple[str, ...], int]:
+    """Column names and the byte at which the records begin.
+
+    Raises:
+        AnnotationError: empty file, or text that is not a table.
+    """
+    with path.open("rb") as file:
+        head = file.read(MAX_RECORD_BYTES)
+    if not head.strip():
+        raise AnnotationError(f"{path}: the file is empty; was the download cut off?")
+    bom = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
+    ends = _record_ends(head[bom:])
+    end = bom + int(ends[0]) if len(ends) else len(head)
+    text = _decode(head[bom:end])[0]
+    if text is None or "\0" in text:
+        raise AnnotationError(f"{path}: binary data, not a CSV table")
+    names = tuple(name.strip() or f"column_{i}" for i, name in enumerate(next(csv.reader(io.StringIO(text)))))
+    if len(set(names)) < len(names):
+        raise AnnotationError(f"{path}: column names repeat: {', '.join(names)}")
+    return names, end
+
+
+def plan_ranges(path: Path, *, range_bytes: int = RANGE_BYTES) -> list[CsvRange]:
+    """Cut a CSV file into ranges of whole records of about `range_bytes`. Reads the file once, block by block."""
+    columns, begin = read_header(path)
+    start, first_row, num_rows, position = begin, 0, 0, begin
+    ranges: list[CsvRange] = []
+
+    def cut() -> None:
+        ranges.append(
+            CsvRange(path=str(path), columns=columns, start_byte=start, end_byte=position, first_row=first_row)
+        )
+
+    for block_start, _, ends in _blocks(path, begin, path.stat().st_size):
+        position = block_start + int(ends[-1])
+        num_rows += len(ends)
+        if position - start >= range_bytes:
+            cut()
+            start, first_row = position, num_rows
+    if position > start:
+        cut()
+    return ranges
+
+
+def read_range(part: CsvRange, *, only: str | None = None) -> Iterator[CsvBlock]:
+    """Parse a range, about `BLOCK_BYTES` at a time. A record that cannot be read is rejected, never fatal.
+
+    Args:
+        only: the one column that is needed; saves most of the work.
+    """
+    row = part.first_row
+    for _, data, ends in _blocks(Path(part.path), part.start_byte, part.end_byte):
+        cells = _parse_fast(data, ends, part.columns, [only] if only else list(part.columns))
+        row_index = np.arange(row, row + len(ends))
+        if cells is None:
+            yield _parse_each(data, ends, part.columns, row)
+        else:
+            kept = _not_blank(cells)
+            yield CsvBlock(
+                cells=cells.filter(pa.array(kept)),
+                row_index=row_index[kept],
+                is_cp1252=np.zeros(int(kept.sum()), dtype=np.bool_),
+                rejected=[],
+                num_blank=int((~kept).sum()),
+            )
+        row += len(ends)
+
+
+def _blocks(path: Path, start: int, end: int) -> Iterator[tuple[int, bytes, npt.NDArray[np.int64]]]:
+    """(file position, bytes, record ends within them) of consecutive whole records."""
+    with path.open("rb") as file:
+        file.seek(start)
+        carry = b""
+        while start + len(carry) < end:
+            data = carry + file.read(min(BLOCK_BYTES, end - start - len(carry)))
+            ends = _close_records(data, at_end=start + len(data) >= end)
+            if len(ends):
+                yield start, data[: int(ends[-1])], ends
+                start += int(ends[-1])
+                carry = data[int(ends[-1]) :]
+            elif len(data) > len(carry) and len(data) <= 2 * BLOCK_BYTES:
+                carry = data
+            else:
+                raise AnnotationError(f"{path}: no end of a record within {len(data)} bytes; this is not a CSV table")
+
+
+def _record_ends(data: bytes) -> npt.NDArray[np.int64]:
+    """Positions after each newline that lies outside quotes, for data that begins at a record."""
+    view = np.frombuffer(data, dtype=np.uint8)
+    newlines = np.flatnonzero(view == ord("\n"))
+    outside = (np.searchsorted(np.flatnonzero(view == ord('"')), newlines) & 1) == 0
+    ends: npt.NDArray[np.int64] = newlines[outside].astype(np.int64) + 1
+    return ends
+
+
+def _close_records(data: bytes, *, at_end: bool) -> npt.NDArray[np.int64]:
+    """Record ends, where a quote that is never closed spoils only its own line.
+
+    Two good records, then one that opens a quote and goes on for over 1 MB: the third record is cut at its first
+    newline, and the text after it is looked at afresh.
+    """
+    ends = _record_ends(data)
+    while True:
+        lengths = np.diff(ends, prepend=0)
+        long = int(np.argmax(lengths > MAX_RECORD_BYTES)) if (lengths > MAX_RECORD_BYTES).any() else len(ends)
+        begin = int(ends[long - 1]) if long else 0
+        tail_open = data.count(b'"', begin) % 2 == 1
+        if long == len(ends):
+            if not at_end and len(data) - begin <= MAX_RECORD_BYTES:
+                return ends
+            if begin == len(data):
+                return ends
+            if not tail_open and at_end:
+                return np.append(ends, len(data))
+        cut = data.find(b"\n", begin) + 1
+        if not cut:
+            return np.append(ends, len(data)) if at_end else ends
+        rest = _record_ends(data[cut:]) + cut
+        ends = np.concatenate([ends[:long], [cut], rest])
+
+
+def _parse_fast(data: bytes, ends: npt.NDArray[np.int64], columns: Sequence[str], wanted: list[str]) -> pa.Table | None:
+    """All records in one go; null unless every record is well-formed UTF-8 with the right number of columns."""
+    if not data.isascii() and _decode(data)[1] != "utf-8":
+        return None
+    skipped: list[object] = []
+
+    def skip(row: object) -> str:
+        skipped.append(row)
+        return "skip"
+
+    try:
+        cells = pa_csv.read_csv(
+            pa.BufferReader(data),
+            read_options=pa_csv.ReadOptions(
+                column_names=list(columns), use_threads=False, block_size=max(len(data) + 1, 1024)
+            ),
+            parse_options=pa_csv.ParseOptions(
+                newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=skip
+            ),
+            convert_options=pa_csv.ConvertOptions(
+                include_columns=wanted,
+                column_types=dict.fromkeys(columns, pa.string()),
+                null_values=list(NULLS),
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=True,
+            ),
+        )
+    except pa.ArrowInvalid:
+        return None
+    return cells.combine_chunks() if not skipped and cells.num_rows == len(ends) else None
+
+
+def _parse_each(data: bytes, ends: npt.NDArray[np.int64], columns: Sequence[str], first_row: int) -> CsvBlock:
+    """Record by record, for blocks in which something is wrong."""
+    rows: list[list[str | None]] = []
+    row_index: list[int] = []
+    is_cp1252: list[bool] = []
+    rejected: list[tuple[int, str, str]] = []
+    num_blank = begin = 0
+    for row, end in enumerate(ends.tolist(), start=first_row):
+        record, begin = data[begin:end], end
+        text, encoding = _decode(record)
+        if text is None:
+            rejected.append((row, "neither UTF-8 nor Windows-1252", record.decode("latin-1")))
+            continue
+        cells, reason = _split(text, len(columns))
+        values = [None if cell in NULLS else cell for cell in cells]
+        if not any(values):
+            num_blank += 1
+        elif reason:
+            rejected.append((row, reason, text))
+        else:
+            rows.append(values)
+            row_index.append(row)
+            is_cp1252.append(encoding == "cp1252")
+    by_column = zip(*rows, strict=True) if rows else [()] * len(columns)
+    return CsvBlock(
+        cells=pa.table([pa.array(cells, pa.string()) for cells in by_column], names=list(columns)),
+        row_index=np.array(row_index, dtype=np.int64),
+        is_cp1252=np.array(is_cp1252, dtype=np.bool_),
+        rejected=rejected,
+        num_blank=num_blank,
+    )
+
+
+def _split(text: str, num_columns: int) -> tuple[list[str], str | None]:
+    """Cells of one record, and what is wrong with it."""
+    try:
+        records = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except csv.Error as error:
+        return [text], f"broken quotes ({error}); was the file cut off?"
+    if len(records) > 1:
+        return [text], "quotes run over several lines; is one unescaped?"
+    cells = records[0] if records else []
+    return cells, None if len(cells) == num_columns else f"{len(cells)} cells, the header has {num_columns}"
+
+
+def _decode(record: bytes) -> tuple[str | None, str]:
+    for encoding in ("utf-8", "cp1252"):
+        try:
+            return record.decode(encoding), encoding
+        except UnicodeDecodeError:
+            continue
+    return None, ""
+
+
+def _not_blank(cells: pa.Table) -> npt.NDArray[np.bool_]:
+    blank = cells.column(0).is_null()
+    for column in cells.columns[1:]:
+        if not pc.any(blank).as_py():
+            break
+        blank = pc.and_(blank, column.is_null())
+    return np.asarray(~blank.to_numpy())
