@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from civid_loader.errors import AnnotationError
+from civid_loader.errors import UnknownKeysError
 from civid_loader.schema import arrow_schema, caption, empty_sample
 from civid_loader.upstream.builder import UpstreamBuilder, check_field_map
 from civid_loader.upstream.documents import JsonRange, JsonRecord, plan_json, read_json, without_surrogates
@@ -72,6 +72,16 @@ class CIVID(UpstreamBuilder):
     def recognizes(cls, keys: frozenset[str]) -> bool:
         plain = {key.rstrip(": ") for key in keys}
         return any(not plain.isdisjoint(ROLES[role]) for role in ("singles", "joints")) or "good_clips" in plain
+
+    @classmethod
+    def reads(cls, key: str) -> bool:
+        known = (
+            {name for names in ROLES.values() for name in names}
+            | PASSED_OVER
+            | SINGLE_KINDS.keys()
+            | JOINT_KINDS.keys()
+        )
+        return key.rstrip(": ") in known
 
     @classmethod
     def plan(cls, source: Source) -> list[Chunk]:
@@ -137,11 +147,12 @@ def _check_first_record(part: JsonRange, source: Source) -> None:
     if first is None or not isinstance(first.value, dict) or _roles(first.value, source).keys() & {"singles", "clips"}:
         return
     keys = ", ".join(map(repr, first.value)) or "none"
-    raise AnnotationError(
+    raise UnknownKeysError(
         f"{part.path}: record 0 has neither captions nor clips under a known key. Its keys: {keys}. Known: "
         + "; ".join(f"{role} = {' | '.join(names)}" for role, names in ROLES.items())
         + f'. If it is CI-VID, map its keys: --field-map FILE with {{"singles": {next(iter(first.value), "key")!r}}} '
-        "(look at them with `civid inspect`)."
+        "(look at them with `civid inspect`).",
+        keys=first.value,
     )
 
 

@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from civid_loader.errors import AnnotationError
 from civid_loader.upstream.builder import CsvBuilder
 from civid_loader.upstream.cells import (
     CaptionColumn,
@@ -42,6 +41,7 @@ class LVD2M(CsvBuilder):
         may_redistribute=False,
     )
     SUBSETS = ("ytb", "hdvg", "webvid", "random_sample")
+    NEEDS = (frozenset({"key", "refined_caption"}),)
     SURVEYS = "refined_caption"
     FIELDS = (
         "key", "video_id", "url", "dataset_src", "raw_caption", "refined_caption", "rewritten_caption", "orig_caption",
@@ -49,13 +49,7 @@ class LVD2M(CsvBuilder):
     )  # fmt: skip
 
     @classmethod
-    def recognizes(cls, keys: frozenset[str]) -> bool:
-        return {"key", "refined_caption"} <= keys
-
-    @classmethod
     def subset_of(cls, stem: str, columns: frozenset[str]) -> str:
-        if not cls.recognizes(columns):
-            raise AnnotationError(f"{stem}: an LVD-2M table has the columns key and refined_caption")
         named = [subset for subset in cls.SUBSETS if subset in stem]
         if named:
             return named[0]

@@ -9,7 +9,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from civid_loader.errors import AnnotationError
 from civid_loader.upstream.builder import CsvBuilder
 from civid_loader.upstream.cells import (
     CaptionColumn,
@@ -42,11 +41,15 @@ class MiraData(CsvBuilder):
     TERMS = Terms(
         license="miradata-research",
         text="The authors give the data for information only, without commercial use, and ask users not to copy, "
-        "publish or distribute any part of it further. (The v1 repository also carries a GPL-3.0 file; the stricter text "
-        "counts.) Keep what you build from it private.",
+        "publish or distribute any part of it further. (The v1 repository also carries a GPL-3.0 file; the stricter "
+        "text counts.) Keep what you build from it private.",
         may_redistribute=False,
     )
     SUBSETS = ("v1", "v1_330k", "v1_93k", "v1_42k", "v1_9k", "v0")
+    NEEDS = (
+        frozenset({"dense_caption", "file_path", "timestamp"}),
+        frozenset({"dense_caption", "index", "start_frame", "end_frame", "fps"}),
+    )
     FIELDS = (
         *(f"{kind}_caption" for kind in KINDS), "video_id", "fps",
         "index", "start_frame", "end_frame", "start_timestep", "end_timestep",
@@ -55,18 +58,7 @@ class MiraData(CsvBuilder):
     )  # fmt: skip
 
     @classmethod
-    def recognizes(cls, keys: frozenset[str]) -> bool:
-        return "dense_caption" in keys and (
-            {"index", "start_frame", "end_frame", "fps"} <= keys or {"file_path", "timestamp"} <= keys
-        )
-
-    @classmethod
     def subset_of(cls, stem: str, columns: frozenset[str]) -> str:
-        if not cls.recognizes(columns):
-            raise AnnotationError(
-                f"{stem}: a MiraData table has the columns dense_caption and file_path, timestamp (v1) "
-                "or index, start_frame, end_frame, fps (v0)"
-            )
         if "file_path" not in columns:
             return "v0"
         level = re.search(r"(330k|93k|42k|9k)(?![0-9a-z])", stem)

@@ -44,11 +44,8 @@ class MovieBench(UpstreamBuilder):
         may_redistribute=False,
     )
     SUBSETS = ("scenes", "shots")
+    NEEDS = (frozenset({"Plot", "Characters"}),)
     FIELDS = (*TEXT_KINDS, "Characters")
-
-    @classmethod
-    def recognizes(cls, keys: frozenset[str]) -> bool:
-        return {"Plot", "Characters"} <= keys
 
     @classmethod
     def plan(cls, source: Source) -> list[Chunk]:

@@ -5,6 +5,7 @@ Times are seconds from the first frame of the video stream, never frame number /
 """
 # ruff: noqa: N803, N806, N815 - tensors carry their shape.
 
+import errno
 import io
 import os
 from collections.abc import Generator, Iterable, Iterator
@@ -91,7 +92,7 @@ def read_frames(
     try:
         with (
             _opened(video) as file,
-            av.open(file, mode="r", options=_OPEN_OPTIONS, metadata_errors="replace") as container,
+            av.open(_SafeSeek(file), mode="r", options=_OPEN_OPTIONS, metadata_errors="replace") as container,
         ):
             source = _Source.of(container, num_threads=num_threads)
             available_seconds = source.end_seconds(limit_seconds=end_seconds)
@@ -140,6 +141,25 @@ def _name(video: Video) -> str:
     return os.fspath(video) if isinstance(video, str | os.PathLike) else str(getattr(video, "name", "the video given"))
 
 
+class _SafeSeek:
+    """A file as FFmpeg expects it: a place before the first byte is refused by a number, not by an exception.
+
+    Empty files and damaged headers lead to such places. A place past the end is fine, there is nothing to read there.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._seek, self.read, self.tell = file.seek, file.read, file.tell
+        self._num_bytes = file.seek(0, os.SEEK_END)
+        file.seek(0)
+
+    def seek(self, offset: int, whence: int) -> int:
+        position = offset + (0, self.tell(), self._num_bytes)[whence]
+        if position < 0:
+            return -errno.EINVAL
+        self._seek(min(position, self._num_bytes))
+        return position
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Source:
     """The video stream of an open container. Ticks are units of the stream's time base."""
@@ -157,6 +177,8 @@ class _Source:
         stream = container.streams.best("video")
         if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
             raise NoVideoStreamError("it has no video stream, only sound, a cover picture or data")
+        if stream.codec_context is None:
+            raise UnreadableVideoError("its codec is unknown to this FFmpeg")
         stream.thread_type = "NONE" if num_threads == 1 else "AUTO"
         stream.codec_context.thread_count = num_threads
         packets = _packets(container, stream)

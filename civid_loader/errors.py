@@ -1,5 +1,7 @@
 """The errors a user can meet. Each message says what is wrong, where, why, and what to do about it."""
 
+from collections.abc import Iterable
+
 
 class CividLoaderError(Exception):
     """Base of all errors of this package that are about a user's data, files or arguments."""
@@ -7,6 +9,15 @@ class CividLoaderError(Exception):
 
 class AnnotationError(CividLoaderError, ValueError):
     """Annotation files cannot be read as the dataset named: a wrong path, format, column or key."""
+
+
+class UnknownKeysError(AnnotationError):
+    """A table or record has none of the columns or keys the dataset needs."""
+
+    def __init__(self, message: str, *, keys: Iterable[str]) -> None:
+        super().__init__(message)
+        self.keys = frozenset(keys)
+        """Columns or keys that were found."""
 
 
 class TooManyRejectedError(AnnotationError):

@@ -5,17 +5,14 @@ journaled on its own in `<output>/.incomplete`; sealing gives shards their final
 """
 
 import json
-import multiprocessing
 import os
 import shutil
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +22,8 @@ from filelock import FileLock, Timeout
 import civid_loader
 from civid_loader import builders
 from civid_loader.card import write_card
-from civid_loader.errors import AnnotationError, OutputError
-from civid_loader.progress import track
+from civid_loader.errors import AnnotationError, OutputError, UnknownKeysError
+from civid_loader.pool import map_jobs
 from civid_loader.schema import TABLES
 from civid_loader.seal import seal
 from civid_loader.storage import MANIFEST, Journal, atomic_file, read_manifest, write_json, write_shard
@@ -36,7 +33,6 @@ from civid_loader.upstream.records import Chunk, Context, Rejected, Source
 from civid_loader.upstream.summary import count_rows
 from civid_loader.upstream.video_index import VideoIndex
 
-T = TypeVar("T")
 WORK: Final = ".incomplete"
 """Folder of an unfinished build, inside the output folder."""
 
@@ -124,7 +120,7 @@ def build(
     _check_output(root, source, overwrite=overwrite)
     if not overwrite and (finished := _finished(root, fingerprint)):
         return finished
-    chunks = builder.plan(source)
+    chunks = _plan(name, source)
     work = root / WORK
     with _only_builder(work):
         _open_work(root, fingerprint, overwrite=overwrite)
@@ -132,12 +128,12 @@ def build(
         jobs = [_Job(dataset=name, source=source, index=i, chunk=c, work=str(work)) for i, c in enumerate(chunks)]
         if builder.SURVEYS and not (work / "repeated.npy").is_file():
             label = f"first pass: {builder.SURVEYS}"
-            surveyed = [values for _, values in _map(_survey, jobs, num_proc, label=label, quiet=quiet)]
+            surveyed = [values for _, values in map_jobs(_survey, jobs, num_proc=num_proc, label=label, quiet=quiet)]
             with atomic_file(work / "repeated.npy") as file:
                 np.save(file, repeats(surveyed), allow_pickle=False)
         journal = Journal(work / "journal.jsonl")
         pending = [job for job in jobs if job.index not in journal.entries]
-        for number, counts in _map(_run, pending, num_proc, label=f"building {name}", quiet=quiet):
+        for number, counts in map_jobs(_run, pending, num_proc=num_proc, label=f"building {name}", quiet=quiet):
             journal.add(number, counts)
         entries = [journal.entries[i] for i in range(len(jobs))]
         _check_rejected(work, entries, max_rejected)
@@ -155,6 +151,17 @@ def build(
         write_json(root / MANIFEST, manifest)
         shutil.rmtree(work)
     return _report(root, manifest)
+
+
+def _plan(name: str, source: Source) -> list[Chunk]:
+    """The builder's chunks; if the files are another dataset's, the error says which."""
+    try:
+        return builders.find(name).plan(source)
+    except UnknownKeysError as error:
+        others = [f"`civid build {other}`" for other in builders.recognize(error.keys) if other != name]
+        if others:
+            raise AnnotationError(f"{error} These keys are those of another dataset: {' or '.join(others)}.") from error
+        raise
 
 
 def _finished(root: Path, fingerprint: dict[str, Any]) -> BuildReport | None:
@@ -279,37 +286,3 @@ def _check_rejected(work: Path, entries: list[dict[str, Any]], max_rejected: flo
             first += [Rejected(**json.loads(line)) for line in lines[: 10 - len(first)]]
     num_rows = sum(entry["num_rows"] for entry in entries)
     check_tolerance(first, num_rejected, num_rows, max_rejected)
-
-
-def _map(
-    function: Callable[[_Job], T], jobs: list[_Job], num_proc: int, *, label: str, quiet: bool
-) -> Iterator[tuple[int, T]]:
-    """(job number, result) as they finish."""
-    if num_proc == 1 or len(jobs) < 2:
-        results: Iterator[tuple[int, T]] = ((job.index, function(job)) for job in jobs)
-        yield from track(results, label=label, total=len(jobs), quiet=quiet)
-        return
-    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
-    if os.name == "posix":
-        context.set_forkserver_preload([__name__, f"civid_loader.builders.{jobs[0].dataset}"])
-    with ProcessPoolExecutor(min(num_proc, len(jobs)), mp_context=context, initializer=_die_with_parent) as pool:
-        futures = {pool.submit(function, job): job.index for job in jobs}
-        try:
-            done = ((futures[future], future.result()) for future in as_completed(futures))
-            yield from track(done, label=label, total=len(jobs), quiet=quiet)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _die_with_parent() -> None:
-    """A worker whose parent was killed must not stay behind; and one worker is one core."""
-    pa.set_cpu_count(1)
-    parent = multiprocessing.parent_process()
-    assert parent
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from datasets.builder import Key
 
-from civid_loader.errors import AnnotationError, TooManyRejectedError
+from civid_loader.errors import AnnotationError, TooManyRejectedError, UnknownKeysError
 from civid_loader.schema import SAMPLE_FEATURES
 from civid_loader.upstream.cells import Cells, rejected_rows
 from civid_loader.upstream.inputs import find_files, stamp
@@ -60,13 +60,23 @@ class UpstreamBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]
     TERMS: ClassVar[Terms]
     SUBSETS: ClassVar[tuple[str, ...]]
     """What `subset` may be; the first is the default where files do not tell."""
+    FIELDS: ClassVar[tuple[str, ...]]
+    """Columns or keys that a field map can rename."""
     SURVEYS: ClassVar[str | None] = None
     """What a first pass over all chunks counts repeats of; null: no first pass."""
+
+    NEEDS: ClassVar[tuple[frozenset[str], ...]] = ()
+    """Columns or keys that tell this dataset's tables or records; any of the sets is enough."""
 
     @classmethod
     def recognizes(cls, keys: frozenset[str]) -> bool:
         """Whether a table's columns (or a record's keys) are this dataset's."""
-        raise NotImplementedError
+        return any(needed <= keys for needed in cls.NEEDS)
+
+    @classmethod
+    def reads(cls, key: str) -> bool:
+        """Whether a column or key is read, under the name upstream gives it."""
+        return key in cls.FIELDS
 
     @classmethod
     def plan(cls, source: Source) -> list[Chunk]:
@@ -131,12 +141,9 @@ class UpstreamBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]
 class CsvBuilder(UpstreamBuilder):
     """A dataset whose annotations are CSV tables, one clip a row."""
 
-    FIELDS: ClassVar[tuple[str, ...]]
-    """Columns that can be renamed by a field map."""
-
     @classmethod
     def subset_of(cls, stem: str, columns: frozenset[str]) -> str:
-        """Subset of a table by its file name and columns; raises `AnnotationError` if it is none of ours."""
+        """Subset of a table by its file name and columns."""
         raise NotImplementedError
 
     @classmethod
@@ -151,6 +158,13 @@ class CsvBuilder(UpstreamBuilder):
         chunks = []
         for path, name in find_files(source.annotations, (".csv",)):
             columns = frozenset(_known_names(source, read_header(path)[0]))
+            if not cls.recognizes(columns):
+                wanted = ", or ".join(", ".join(sorted(needed)) for needed in cls.NEEDS)
+                raise UnknownKeysError(
+                    f"{path}: a {cls.TITLE} table has the columns {wanted}; this one has {', '.join(sorted(columns))}. "
+                    'Are they there under other names? --field-map FILE with {"<name above>": "<name in the file>"}.',
+                    keys=columns,
+                )
             subset = source.subset or cls.subset_of(path.name.removesuffix(".csv"), columns)
             for part in plan_ranges(path):
                 chunks.append(Chunk(subset=subset, file=name, num_bytes=part.end_byte - part.start_byte, payload=part))
