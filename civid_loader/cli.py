@@ -11,7 +11,8 @@ from civid_loader.errors import CividLoaderError
 
 app = typer.Typer(
     help="Training data for long and interleaved video generation: build, look at and load CI-VID, MiraData, "
-    "MovieBench and LVD-2M in one schema.\n\nStart with `civid demo`: the whole way on a small made-up release, no downloads.",
+    "MovieBench and LVD-2M in one schema.\n\nStart with `civid demo`: the whole way on a small made-up release, no "
+    "downloads.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

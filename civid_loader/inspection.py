@@ -18,6 +18,7 @@ from civid_loader import builders
 from civid_loader.errors import AnnotationError
 from civid_loader.schema import TABLES
 from civid_loader.storage import MANIFEST, read_manifest, read_table
+from civid_loader.upstream.builder import CHUNK_BYTES
 from civid_loader.upstream.documents import plan_json, read_json
 from civid_loader.upstream.inputs import check_readable, walk
 from civid_loader.upstream.records import Context, Source
@@ -136,7 +137,7 @@ def _csv(path: Path, max_rows: int) -> Inspection:
     found = builders.recognize(frozenset(names))
     tallies = {name: _Tally() for name in names}
     num_rows, first, odd = 0, list[Any](), list[str]()
-    blocks = (block for part in plan_ranges(path) for block in read_range(part))
+    blocks = (block for part in plan_ranges(path, range_bytes=CHUNK_BYTES) for block in read_range(part))
     for block in blocks:
         for name in names:
             tallies[name].add_texts(block.cells.column(name).combine_chunks())
@@ -156,7 +157,7 @@ def _csv(path: Path, max_rows: int) -> Inspection:
 
 
 def _json(path: Path, max_rows: int) -> Inspection:
-    records = (record for part in plan_json(path, path.name) for record in read_json(part))
+    records = (record for part in plan_json(path, path.name, range_bytes=CHUNK_BYTES) for record in read_json(part))
     tallies: dict[str, _Tally] = {}
     num_rows, first, odd = 0, list[Any](), list[str]()
     for record in islice(records, max_rows):

@@ -9,7 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import datasets
 import numpy as np
@@ -25,6 +25,8 @@ from civid_loader.upstream.records import Chunk, Context, Piece, Rejected, Sourc
 from civid_loader.upstream.tables import plan_ranges, read_header, read_range
 from civid_loader.upstream.video_index import VideoIndex
 
+CHUNK_BYTES: Final = 64 << 20
+"""CSV per chunk: a shard of about 30 MB of zstd Parquet, 64 MB in memory."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -166,7 +168,7 @@ class CsvBuilder(UpstreamBuilder):
                     keys=columns,
                 )
             subset = source.subset or cls.subset_of(path.name.removesuffix(".csv"), columns)
-            for part in plan_ranges(path):
+            for part in plan_ranges(path, range_bytes=CHUNK_BYTES):
                 chunks.append(Chunk(subset=subset, file=name, num_bytes=part.end_byte - part.start_byte, payload=part))
         return chunks
 

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from civid_loader.errors import AnnotationError
 
-RANGE_BYTES: Final = 64 << 20
 _DECODER: Final = json.JSONDecoder(strict=False)
 _SPACE: Final = re.compile(r"[\s,]*")
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
@@ -42,7 +41,7 @@ class JsonRecord:
     """The text, where it could not be read."""
 
 
-def plan_json(path: Path, file: str, *, range_bytes: int = RANGE_BYTES) -> list[JsonRange]:
+def plan_json(path: Path, file: str, *, range_bytes: int) -> list[JsonRange]:
     """Cut a JSONL file into ranges of whole lines; a file of pretty-printed values is one range."""
     size = path.stat().st_size
     if not _is_lines(path):

@@ -20,8 +20,6 @@ import pyarrow.csv as pa_csv
 
 from civid_loader.errors import AnnotationError
 
-RANGE_BYTES: Final = 64 << 20
-"""Input per chunk: about 30 MB of zstd Parquet, 64 MB in memory."""
 BLOCK_BYTES: Final = 8 << 20
 """Input parsed at once: bounds memory, and is the row group size."""
 MAX_RECORD_BYTES: Final = 1 << 20
@@ -82,25 +80,23 @@ def read_header(path: Path) -> tuple[tuple[str, ...], int]:
     return names, end
 
 
-def plan_ranges(path: Path, *, range_bytes: int = RANGE_BYTES) -> list[CsvRange]:
+def plan_ranges(path: Path, *, range_bytes: int) -> list[CsvRange]:
     """Cut a CSV file into ranges of whole records of about `range_bytes`. Reads the file once, block by block."""
     columns, begin = read_header(path)
-    start, first_row, num_rows, position = begin, 0, 0, begin
+    start, first_row, num_rows, end = begin, 0, 0, begin
     ranges: list[CsvRange] = []
-
-    def cut() -> None:
-        ranges.append(
-            CsvRange(path=str(path), columns=columns, start_byte=start, end_byte=position, first_row=first_row)
-        )
-
-    for block_start, _, ends in _blocks(path, begin, path.stat().st_size):
-        position = block_start + int(ends[-1])
-        num_rows += len(ends)
-        if position - start >= range_bytes:
-            cut()
-            start, first_row = position, num_rows
-    if position > start:
-        cut()
+    for block_start, _, block_ends in _blocks(path, begin, path.stat().st_size):
+        ends = block_ends + block_start
+        while (last := int(np.searchsorted(ends, start + range_bytes))) < len(ends):
+            ranges.append(
+                CsvRange(
+                    path=str(path), columns=columns, start_byte=start, end_byte=int(ends[last]), first_row=first_row
+                )
+            )
+            start, first_row = int(ends[last]), num_rows + last + 1
+        num_rows, end = num_rows + len(ends), int(ends[-1])
+    if end > start:
+        ranges.append(CsvRange(path=str(path), columns=columns, start_byte=start, end_byte=end, first_row=first_row))
     return ranges
 
 
