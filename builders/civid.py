@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from civid_loader.errors import UnknownKeysError
 from civid_loader.schema import arrow_schema, caption, empty_sample
+from civid_loader.upstream.answers import UnreadableError, read_answer
 from civid_loader.upstream.builder import UpstreamBuilder, check_field_map
-from civid_loader.upstream.documents import JsonRange, JsonRecord, plan_json, read_json, without_surrogates
+from civid_loader.upstream.documents import JsonRange, JsonRecord, plan_json, read_json
 from civid_loader.upstream.inputs import find_files
 from civid_loader.upstream.records import Chunk, Context, Piece, Rejected, Source, Terms
 from civid_loader.upstream.rows import point_to_files
@@ -49,9 +50,6 @@ ANNOTATOR: Final = "upstream:gpt-4o"
 ROWS_PER_PIECE: Final = 2000
 CHUNK_BYTES: Final = 32 << 20
 """JSON holds every key again in every record: half the input size of a CSV chunk gives shards as large."""
-_FENCE_RESIDUE: Final = re.compile(r"""(?:["']?,?\s*\}?\s*```|"\))\s*$""")
-"""What upstream's parser leaves of the end of a model's answer: quote, brace, fence; or quote, parenthesis."""
-_FENCED: Final = re.compile(r"^\s*```(?:json)?\s*(.*?)\s*(?:```)?\s*$", re.DOTALL)
 
 
 class CIVID(UpstreamBuilder):
@@ -111,20 +109,12 @@ class CIVID(UpstreamBuilder):
             for part, record in batch:
                 try:
                     rows.append(_sample(part, record, chunk.subset, source, notes))
-                except _UnreadableError as error:
+                except UnreadableError as error:
                     raw = record.raw or json.dumps(record.value, ensure_ascii=False)
-                    rejected.append(
-                        Rejected(
-                            file=part.file, row_index=record.row_index, reason=str(error), raw=without_surrogates(raw)
-                        )
-                    )
+                    rejected.append(Rejected(file=part.file, row_index=record.row_index, reason=str(error), raw=raw))
             point_to_files(rows, context)
             table = pa.Table.from_pylist(rows, schema=arrow_schema("annotations"))
             yield Piece(rows=table, rejected=rejected, notes=notes)
-
-
-class _UnreadableError(ValueError):
-    """The record becomes a rejected row with this reason."""
 
 
 def _group(parts: list[JsonRange]) -> Iterator[list[JsonRange]]:
@@ -162,9 +152,10 @@ def _roles(record: Mapping[str, Any], source: Source) -> dict[str, Any]:
     mapped = dict(source.field_map)
     roles = {}
     for role, names in ROLES.items():
-        found = [name for name in ((mapped[role].rstrip(": "),) if role in mapped else names) if name in plain]
-        if found and plain[found[0]] is not None:
-            roles[role] = plain[found[0]]
+        candidates = (mapped[role].rstrip(": "),) if role in mapped else names
+        found = next((name for name in candidates if plain.get(name) is not None), None)
+        if found is not None:
+            roles[role] = plain[found]
     if "clips" not in roles and isinstance(plain.get("path"), list):
         roles["clips"] = plain["path"]
     return roles
@@ -172,19 +163,23 @@ def _roles(record: Mapping[str, Any], source: Source) -> dict[str, Any]:
 
 def _sample(part: JsonRange, record: JsonRecord, subset: str, source: Source, notes: Counter[str]) -> dict[str, Any]:
     if record.reason:
-        raise _UnreadableError(record.reason)
+        raise UnreadableError(record.reason)
     if not isinstance(record.value, dict):
-        raise _UnreadableError(f"a record is an object, not {type(record.value).__name__}")
+        raise UnreadableError(f"a record is an object, not {type(record.value).__name__}")
     roles = _roles(record.value, source)
     _note_unmapped(record.value, source, notes)
     singles, joints = (_as_list(roles.get(role), role) for role in ("singles", "joints"))
     paths = _as_list(roles.get("clips"), "clips")
     num_clips = len(paths) or len(singles)
     if not num_clips:
-        raise _UnreadableError(f"neither captions nor clips; keys: {', '.join(record.value)}")
+        raise UnreadableError(f"neither captions nor clips; keys: {', '.join(record.value)}")
     for name, items, expected in (("single captions", singles, num_clips), ("joint captions", joints, num_clips - 1)):
         if items and len(items) != expected:
-            raise _UnreadableError(f"{len(items)} {name} for {num_clips} clips: which belongs where is not known")
+            raise UnreadableError(f"{len(items)} {name} for {num_clips} clips: which belongs where is not known")
+    roles["video_md5"] = _as_text(roles.get("video_md5"), "video_md5")
+    index = roles.get("sequence_index", 0)
+    if type(index) is not int or not 0 <= index < 2**31:
+        raise UnreadableError(f"sequence index {index!r} is not a whole number (of 32 bits)")
     flags: dict[str, None] = {}
     key = _key(part, record, roles)
     sample = empty_sample()
@@ -197,9 +192,9 @@ def _sample(part: JsonRange, record: JsonRecord, subset: str, source: Source, no
             {
                 "clip_id": f"{key}/{i:03d}",
                 "index": i,
-                "video": relative_name(paths[i]) if paths and isinstance(paths[i], str) else None,
+                "video": relative_name(_as_text(paths[i], "a clip") or "") or None if paths else None,
                 "trimmed": True,
-                "source": {"video_id": roles.get("video_md5")},
+                "source": {"video_id": roles["video_md5"]},
                 "captions": _captions(singles[i], SINGLE_KINDS, source, flags) if singles else [],
                 "characters": [],
                 "scores": [],
@@ -216,18 +211,21 @@ def _sample(part: JsonRange, record: JsonRecord, subset: str, source: Source, no
             "license": CIVID.TERMS.license,
         },
     }
-    if isinstance(roles.get("entity"), str) and roles["entity"].strip():
-        sample["captions"] = [caption("main_object", roles["entity"].strip(), "upstream:qwen2.5-vl")]
+    entity = _as_text(roles.get("entity"), "entity")
+    if entity and entity.lower() not in ("none", "none."):
+        sample["captions"] = [caption("main_object", entity, "upstream:qwen2.5-vl")]
     if "sequence_index" in roles:
-        if not isinstance(roles["sequence_index"], int):
-            raise _UnreadableError(f"sequence index {roles['sequence_index']!r} is not a whole number")
         sample["hierarchy"] = {"sequence_index": roles["sequence_index"]}
     sample["flags"] = list(flags)
     return sample
 
 
 def _note_unmapped(record: Mapping[str, Any], source: Source, notes: Counter[str]) -> None:
-    known = {name for names in ROLES.values() for name in names} | PASSED_OVER | {name for _, name in source.field_map}
+    known = (
+        {name for names in ROLES.values() for name in names}
+        | PASSED_OVER
+        | {name.rstrip(": ") for _, name in source.field_map}
+    )
     notes.update(f"key not read: {key}" for key in record if key.rstrip(": ") not in known)
 
 
@@ -235,57 +233,36 @@ def _as_list(value: Any, role: str) -> list[Any]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise _UnreadableError(f"{role} is {type(value).__name__}, not a list")
+        raise UnreadableError(f"{role} is {type(value).__name__}, not a list")
     return value
+
+
+def _as_text(value: Any, role: str) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise UnreadableError(f"{role} is {type(value).__name__}, not text")
+    return (value or "").strip() or None
 
 
 def _key(part: JsonRange, record: JsonRecord, roles: Mapping[str, Any]) -> str:
     """Video and place in it; or the file and the record's id or place in it; or the file it is alone in."""
-    if "video_md5" in roles and "sequence_index" in roles:
+    if roles["video_md5"] and "sequence_index" in roles:
         return f"{roles['video_md5']}_{roles['sequence_index']}"
     stem = re.sub(r"(\.jsonl?)+$", "", part.file)
     if "id" in roles:
-        return without_surrogates(f"{stem}/{roles['id']}")
+        return f"{stem}/{roles['id']}"
     return f"{stem}/{record.row_index}" if part.is_lines or record.row_index else stem
 
 
 def _captions(item: Any, kinds: Mapping[str, str], source: Source, flags: dict[str, None]) -> list[dict[str, Any]]:
-    """Captions of one item: an object, a JSON string, or a model's answer in a code fence; null: none."""
-    if item is None:
-        return []
-    if isinstance(item, str):
-        try:
-            item = json.loads(_FENCED.sub(r"\1", item), strict=False)
-        except ValueError as error:
-            raise _UnreadableError(f"a caption is not JSON ({error}): {item[:80]!r}") from error
-    if not isinstance(item, dict):
-        raise _UnreadableError(f"a caption is {type(item).__name__}, not an object")
+    """Captions of one item; null: none."""
     names = {source.renamed(name).rstrip(": "): kind for name, kind in kinds.items()}
-    last = next(reversed(item), None)
     captions = []
-    for key, text in item.items():
+    for key, text in read_answer(item, flags=flags).items():
         kind = names.get(key.strip().rstrip(": "))
         if kind is None:
             close = difflib.get_close_matches(key, names, n=1)
             hint = f"; map it with --field-map if it is {close[0]!r}" if close else ""
-            raise _UnreadableError(f"a caption has the unknown key {key!r}{hint}; known: {', '.join(names)}")
-        if not isinstance(text, str):
-            raise _UnreadableError(f"{key} is {type(text).__name__}, not text")
-        cleaned = _clean(text, is_last=key == last, flags=flags)
-        if cleaned:
-            captions.append(caption(kind, cleaned, ANNOTATOR))
+            raise UnreadableError(f"a caption has the unknown key {key!r}{hint}; known: {', '.join(names)}")
+        if text:
+            captions.append(caption(kind, text, ANNOTATOR))
     return captions
-
-
-def _clean(text: str, *, is_last: bool, flags: dict[str, None]) -> str:
-    """Undo what upstream's parser did: it cut texts out of a JSON answer and decoded none of them."""
-    if is_last and (residue := _FENCE_RESIDUE.search(text)):
-        text = text[: residue.start()]
-        flags["fence_residue"] = None
-    if "\\" in text:
-        try:
-            text = json.loads(f'"{text}"', strict=False)
-            flags["escapes_decoded"] = None
-        except ValueError:
-            flags["escapes_left"] = None
-    return without_surrogates(text).strip()

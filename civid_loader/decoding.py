@@ -10,7 +10,7 @@ import io
 import os
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from fractions import Fraction
 from itertools import chain, dropwhile
 from typing import BinaryIO, Final, TypeAlias
@@ -30,7 +30,7 @@ from torch.nn.functional import interpolate
 from civid_loader.errors import NoVideoStreamError, UnreadableVideoError, VideoNotFoundError
 from civid_loader.sampling import Sampler
 
-VideoPacket: TypeAlias = "Packet[VideoStream]"
+_VideoPacket: TypeAlias = "Packet[VideoStream]"
 TOLERANCE_SECONDS: Final = 1e-6
 """Times closer than this are the same moment."""
 
@@ -107,13 +107,14 @@ def read_frames(
             targets = [min(start_seconds + times[place], last_seconds) for place in order]
             frames = source.frames_at(targets, start_seconds=start_seconds, end_seconds=end_seconds or _FAR_SECONDS)
             return _collect(frames, places=order, start_seconds=start_seconds, size=size)
-    except av.error.FFmpegError as error:
+    except (av.error.FFmpegError, UnreadableVideoError) as error:
+        name = video if isinstance(video, str | os.PathLike) else getattr(video, "name", "the video given")
+        if isinstance(error, UnreadableVideoError):
+            raise type(error)(f"{name}: {error}") from error
         raise UnreadableVideoError(
-            f"{_name(video)}: cannot be decoded as a video ({error.strerror}); "
-            "it may be empty, cut off, damaged, or an error page under the name of a video: download it again"
+            f"{name}: cannot be decoded as a video ({error.strerror}); it may be empty, cut off, damaged, or an error "
+            "page under the name of a video: download it again"
         ) from error
-    except UnreadableVideoError as error:
-        raise type(error)(f"{_name(video)}: {error}") from error
 
 
 def _checked(*, span: tuple[float, float | None] | None, size: tuple[int, int] | None) -> tuple[float, float | None]:
@@ -137,10 +138,6 @@ def _opened(video: Video) -> AbstractContextManager[BinaryIO]:
         raise VideoNotFoundError(f"no file {os.fspath(video)!r}") from error
 
 
-def _name(video: Video) -> str:
-    return os.fspath(video) if isinstance(video, str | os.PathLike) else str(getattr(video, "name", "the video given"))
-
-
 class _SafeSeek:
     """A file as FFmpeg expects it: a place before the first byte is refused by a number, not by an exception.
 
@@ -160,12 +157,13 @@ class _SafeSeek:
         return position
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class _Source:
     """The video stream of an open container. Ticks are units of the stream's time base."""
 
     container: InputContainer
     stream: VideoStream
+    _: KW_ONLY
     tick_seconds: Fraction
     start_ticks: int
     """Where a seek finds the first packet: some containers seek by decoding time, which is before any pts."""
@@ -182,17 +180,12 @@ class _Source:
         stream.thread_type = "NONE" if num_threads == 1 else "AUTO"
         stream.codec_context.thread_count = num_threads
         packets = _packets(container, stream)
-        first_packet = next(packets, None)
-        first_frame = first_packet and next(_decoded(stream, chain([first_packet], packets)), None)
-        if first_packet is None or first_frame is None or stream.time_base is None:
+        packet = next(packets, None)
+        frame = packet and next(_decoded(stream, chain([packet], packets)), None)
+        if packet is None or frame is None or stream.time_base is None:
             raise UnreadableVideoError("not one frame can be decoded; download it again")
-        return cls(
-            container=container,
-            stream=stream,
-            tick_seconds=stream.time_base,
-            start_ticks=_pts(first_packet) if first_packet.dts is None else first_packet.dts,
-            first_pts=_pts(first_frame),
-        )
+        start_ticks, first_pts = _pts(packet) if packet.dts is None else packet.dts, _pts(frame)
+        return cls(container, stream, tick_seconds=stream.time_base, start_ticks=start_ticks, first_pts=first_pts)
 
     @property
     def fps(self) -> float:
@@ -202,7 +195,7 @@ class _Source:
     def seconds(self, pts: int) -> float:
         return float((pts - self.first_pts) * self.tick_seconds)
 
-    def packets_before(self, seconds: float) -> Generator[VideoPacket]:
+    def packets_before(self, seconds: float) -> Generator[_VideoPacket]:
         """Packets from the keyframe at or before a time, or from the first one."""
         ticks = self.first_pts + int(seconds / self.tick_seconds) if seconds > 0 else self.start_ticks
         self.container.seek(ticks, stream=self.stream)
@@ -253,7 +246,7 @@ class _Source:
         for _ in frames:
             pass
 
-    def _decode_before(self, seconds: float) -> tuple[Generator[VideoPacket], Iterator[VideoFrame]]:
+    def _decode_before(self, seconds: float) -> tuple[Generator[_VideoPacket], Iterator[VideoFrame]]:
         """Packets and, decoded from them, frames of which the first is at or before a time."""
         for step_seconds in _STEPS_BACK_SECONDS:
             packets = self.packets_before(seconds - step_seconds)
@@ -264,7 +257,7 @@ class _Source:
         return packets, frames if first is None else chain([first], frames)
 
 
-def _packets(container: InputContainer, stream: VideoStream) -> Generator[VideoPacket]:
+def _packets(container: InputContainer, stream: VideoStream) -> Generator[_VideoPacket]:
     """Packets in decoding order, without a last one that is cut off."""
     cut_off = False
     for packet in container.demux(stream):
@@ -277,10 +270,10 @@ def _packets(container: InputContainer, stream: VideoStream) -> Generator[VideoP
             yield packet
 
 
-def _decoded(stream: VideoStream, packets: Iterable[VideoPacket]) -> Iterator[VideoFrame]:
+def _decoded(stream: VideoStream, packets: Iterable[_VideoPacket]) -> Iterator[VideoFrame]:
     """Frames in order of display, from the first keyframe among the packets on.
 
-    Pictures shown before that keyframe are left out: they need the keyframe before (open GOP).
+    Decoders leave out the pictures shown before it: they need the keyframe before (open GOP).
     A damaged frame is an error, wanted or not: what is predicted from it looks whole and is not.
     """
     from_key = dropwhile(lambda packet: not packet.is_keyframe, packets)
@@ -290,8 +283,6 @@ def _decoded(stream: VideoStream, packets: Iterable[VideoPacket]) -> Iterator[Vi
     previous_pts = _pts(key)
     for packet in chain([key], from_key, [None]):
         for frame in stream.codec_context.decode(packet):
-            if _pts(frame) < _pts(key):
-                continue
             if frame.is_corrupt:
                 raise UnreadableVideoError("frames are damaged; download it again")
             if _pts(frame) < previous_pts:
@@ -300,7 +291,7 @@ def _decoded(stream: VideoStream, packets: Iterable[VideoPacket]) -> Iterator[Vi
             yield frame
 
 
-def _pts(timed: "VideoPacket | VideoFrame") -> int:
+def _pts(timed: "_VideoPacket | VideoFrame") -> int:
     if timed.pts is None:
         raise UnreadableVideoError("its frames carry no times; remux it, for example to mp4")
     return timed.pts

@@ -25,6 +25,10 @@ MAX_INFLATED_BYTES: Final = 2 << 30
 
 _ARCHIVE_MEMBER: Final = re.compile(r"(?P<archive>.+?\.(?:zip|tgz|tar(?:\.\w+)?))!(?P<member>.+)", re.IGNORECASE)
 _ZIP_LOCAL_HEADER_BYTES: Final = 30
+# Measured on damaged archives: tarfile and zipfile raise more than errors of their own.
+_DAMAGED_ARCHIVE: Final = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, NotImplementedError, IndexError, ValueError, OverflowError,
+)  # fmt: skip
 
 
 def open_video(pointer: str, *, root: str | None) -> BinaryIO:
@@ -115,43 +119,48 @@ def _open_member(pointer: str, *, archive: str, name: str, root: str | None) -> 
     try:
         members = _MEMBERS_OF[kind](path, num_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
         member = members.get(posixpath.normpath(name))
-        if member is None:
-            raise VideoNotFoundError(f"{pointer}: none of the {len(members)} files in the archive is {name!r}")
-        if member.refusal:
-            raise UnreadableVideoError(f"{pointer}: {member.refusal}; unpack the archive")
-        return _open_tar_member(path, member) if kind == "tar" else _open_zip_member(path, member)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
+        if member is not None and not member.refusal:
+            return _open_tar_member(path, member) if kind == "tar" else _open_zip_member(path, member)
+    except _DAMAGED_ARCHIVE as error:
         raise UnreadableVideoError(f"{pointer}: the archive cannot be read ({error}); download it again") from error
+    if member is None:
+        raise VideoNotFoundError(f"{pointer}: none of the {len(members)} files in the archive is {name!r}")
+    raise UnreadableVideoError(f"{pointer}: {member.refusal}; unpack the archive")
 
 
 @cache
 def _tar_members(path: str, *, num_bytes: int, mtime_ns: int) -> Mapping[str, _Member]:
     """Every file of a tar, found once per process; length and time make a replaced archive another key."""
+    members = {}
     with tarfile.open(path, mode="r:") as archive:
-        return {
-            posixpath.normpath(info.name): _Member(
-                offset_bytes=info.offset_data,
-                stored_bytes=info.size,
-                refusal="it is stored as a sparse file" if info.issparse() else None,
-            )
-            for info in archive
-            if info.isreg()
-        }
+        for info in archive:
+            # Checked before the next header is looked for: a size below 0 would lead back here without end.
+            end = info.offset_data + (0 if info.issparse() else info.size)
+            if info.size < 0 or end > num_bytes:
+                raise tarfile.ReadError(f"{info.name!r} reaches from byte {info.offset_data} to {end} of {num_bytes}")
+            if info.isreg():
+                members[posixpath.normpath(info.name)] = _Member(
+                    offset_bytes=info.offset_data,
+                    stored_bytes=info.size,
+                    refusal="it is stored as a sparse file" if info.issparse() else None,
+                )
+    return members
 
 
 @cache
 def _zip_members(path: str, *, num_bytes: int, mtime_ns: int) -> Mapping[str, _Member]:
     """As `_tar_members`, for a zip."""
     with zipfile.ZipFile(path) as archive:
-        return {
-            posixpath.normpath(info.filename): _zip_member(info) for info in archive.infolist() if not info.is_dir()
-        }
+        files = [info for info in archive.infolist() if not info.is_dir()]
+        return {posixpath.normpath(info.filename): _zip_member(info, num_bytes=num_bytes) for info in files}
 
 
-def _zip_member(info: zipfile.ZipInfo) -> _Member:
+def _zip_member(info: zipfile.ZipInfo, *, num_bytes: int) -> _Member:
     deflated = info.compress_type == zipfile.ZIP_DEFLATED
     refusal = None
-    if info.flag_bits & 0x1:
+    if not 0 <= info.header_offset <= num_bytes - info.compress_size:
+        refusal = "it lies outside the archive, which is damaged"
+    elif info.flag_bits & 0x1:
         refusal = "it is encrypted"
     elif not deflated and info.compress_type != zipfile.ZIP_STORED:
         refusal = f"its zip compression (method {info.compress_type}) is neither stored nor deflated"

@@ -1,11 +1,12 @@
 """JSON as upstream writes it: true JSONL, pretty-printed objects one after another, arrays, and cut-off files."""
 
+import codecs
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from civid_loader.errors import AnnotationError
 
@@ -33,7 +34,7 @@ class JsonRange:
 class JsonRecord:
     """One JSON value, or why there is none."""
 
-    row_index: int
+    row_index: int = 0
     value: Any = None
     reason: str | None = None
     """Null: `value` is good."""
@@ -62,11 +63,8 @@ def plan_json(path: Path, file: str, *, range_bytes: int) -> list[JsonRange]:
 def _is_lines(path: Path) -> bool:
     """Whether the first line that holds anything is a whole JSON object."""
     with path.open("rb") as stream:
-        first = next((line for line in stream if line.strip()), b"")
-    try:
-        return isinstance(json.loads(first.lstrip(b"\xef\xbb\xbf")), dict)
-    except ValueError:
-        return False
+        first = next((line for line in stream if line.removeprefix(codecs.BOM_UTF8).strip()), b"")
+    return isinstance(_record(0, first).value, dict)
 
 
 def read_json(part: JsonRange) -> Iterator[JsonRecord]:
@@ -75,13 +73,14 @@ def read_json(part: JsonRange) -> Iterator[JsonRecord]:
         stream.seek(part.start_byte)
         if part.is_lines:
             for row, line in enumerate(_lines(stream, part.end_byte - part.start_byte), start=part.first_row):
-                if line.strip():
+                if line.removeprefix(codecs.BOM_UTF8).strip():
                     yield _record(row, line)
         else:
-            yield from _values(decode(stream.read()))
+            values = _values(decode(stream.read()))
+            yield from (replace(record, row_index=row) for row, record in enumerate(values))
 
 
-def _lines(stream: Any, num_bytes: int) -> Iterator[bytes]:
+def _lines(stream: BinaryIO, num_bytes: int) -> Iterator[bytes]:
     while num_bytes > 0:
         line = stream.readline()
         num_bytes -= len(line)
@@ -91,37 +90,50 @@ def _lines(stream: Any, num_bytes: int) -> Iterator[bytes]:
 def _record(row: int, line: bytes) -> JsonRecord:
     text = decode(line)
     try:
-        return JsonRecord(row_index=row, value=_DECODER.decode(text))
-    except ValueError as error:
+        return JsonRecord(row_index=row, value=_parsed(_DECODER.decode(text), text))
+    except (ValueError, RecursionError) as error:
         return JsonRecord(row_index=row, reason=f"not JSON ({error}); was the file cut off?", raw=text)
 
 
 def _values(text: str) -> Iterator[JsonRecord]:
-    if not text.strip():
-        yield JsonRecord(row_index=0, reason="empty file")
-        return
-    position = _SPACE.match(text, 1 if text.lstrip().startswith("[") and text.find("[") == 0 else 0).end()  # type: ignore[union-attr]
-    row = 0
-    while position < len(text) and text[position] != "]":
-        try:
-            value, end = _DECODER.raw_decode(text, position)
-            yield JsonRecord(row_index=row, value=value)
-        except ValueError as error:
-            # The next value most likely begins at the next brace in the first column.
-            end = text.find("\n{", position + 1)
-            end = len(text) if end < 0 else end
-            raw = text[position:end]
-            yield JsonRecord(row_index=row, reason=f"not JSON ({error}); was the file cut off?", raw=raw)
-        position = _SPACE.match(text, end).end()  # type: ignore[union-attr]
-        row += 1
+    """Values one after another, and the items of top-level arrays."""
+    in_array = is_torn = False
+    position = _after_space(text, 0)
+    if position == len(text):
+        yield JsonRecord(reason="empty file")
+    while position < len(text):
+        if text[position] == ("]" if in_array else "["):
+            in_array, end = not in_array, position + 1
+        else:
+            try:
+                value, end = _DECODER.raw_decode(text, position)
+                yield JsonRecord(value=_parsed(value, text[position:end]))
+                is_torn = False
+            except (ValueError, RecursionError) as error:
+                # The next value most likely begins at the next brace in the first column.
+                end = text.find("\n{", position + 1)
+                end = len(text) if end < 0 else end
+                raw = text[position:end]
+                yield JsonRecord(reason=f"not JSON ({error}); was the file cut off?", raw=raw)
+                is_torn = True
+        position = _after_space(text, end)
+    if in_array and not is_torn:
+        yield JsonRecord(reason="the array has no end; was the file cut off?", raw=text[-80:])
+
+
+def _after_space(text: str, position: int) -> int:
+    match = _SPACE.match(text, position)
+    assert match
+    return match.end()
 
 
 def decode(data: bytes) -> str:
-    """Text of a file that should be UTF-8 and may be Windows-1252."""
+    """Text that should be UTF-8; lines that are not are read as Windows-1252."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        return data.decode("cp1252", errors="replace")
+        lines = data.splitlines(keepends=True)
+        return data.decode("cp1252", errors="replace") if len(lines) == 1 else "".join(map(decode, lines))
 
 
 def read_document(path: Path) -> tuple[Any, bool]:
@@ -133,10 +145,23 @@ def read_document(path: Path) -> tuple[Any, bool]:
     text = decode(path.read_bytes())
     try:
         value, end = _DECODER.raw_decode(text, len(text) - len(text.lstrip()))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         reason = "empty file" if not text.strip() else f"not JSON ({error}); was the file cut off?"
         raise AnnotationError(f"{path}: {reason}") from error
-    return value, bool(text[end:].strip())
+    return _parsed(value, text), bool(text[end:].strip())
+
+
+def _parsed(value: Any, text: str) -> Any:
+    """The value without halves of surrogate pairs, which no file can hold; only an escape can bring them in."""
+    return _without_surrogates(value) if "\\u" in text else value
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return without_surrogates(value)
+    if isinstance(value, dict):
+        return {without_surrogates(key): _without_surrogates(inner) for key, inner in value.items()}
+    return [_without_surrogates(inner) for inner in value] if isinstance(value, list) else value
 
 
 def without_surrogates(text: str) -> str:

@@ -1,0 +1,71 @@
+"""Texts out of a model's JSON answer, whole or as upstream's parser left it."""
+
+import json
+from typing import Any, Final
+
+from civid_loader.upstream.documents import without_surrogates
+
+_FENCE: Final = "```"
+
+
+class UnreadableError(ValueError):
+    """A record becomes a rejected row with this reason."""
+
+
+def read_answer(item: Any, *, flags: dict[str, None]) -> dict[str, str]:
+    """Texts by key, from an object, a JSON string, or a raw answer in a code fence; null: none.
+
+    Objects and JSON strings went through upstream's parser, which cut texts out of the answer without decoding them:
+    what it left behind is cleaned and flagged. A raw answer is decoded once, here.
+
+    Raises:
+        UnreadableError: anything else.
+    """
+    if item is None:
+        return {}
+    is_raw = isinstance(item, str) and item.lstrip().startswith(_FENCE)
+    if isinstance(item, str):
+        body = item.strip()
+        if is_raw:
+            body = body.removeprefix(_FENCE).removeprefix("json").removesuffix(_FENCE)
+        try:
+            item = json.loads(body, strict=False)
+        except (ValueError, RecursionError) as error:
+            raise UnreadableError(f"a caption is not JSON ({error}): {item[:80]!r}") from error
+    if not isinstance(item, dict):
+        raise UnreadableError(f"a caption is {type(item).__name__}, not an object")
+    last = next(reversed(item), None)
+    texts = {}
+    for key, text in item.items():
+        if not isinstance(text, str):
+            raise UnreadableError(f"{key} is {type(text).__name__}, not text")
+        cleaned = text if is_raw else _clean(text, is_last=key == last, flags=flags)
+        texts[key] = without_surrogates(cleaned).strip()
+    return texts
+
+
+def _clean(text: str, *, is_last: bool, flags: dict[str, None]) -> str:
+    if is_last and (whole := _without_residue(text)) is not None:
+        text = whole
+        flags["fence_residue"] = None
+    if "\\" in text:
+        try:
+            text = json.loads(f'"{text}"', strict=False)
+            flags["escapes_decoded"] = None
+        except ValueError:
+            flags["escapes_left"] = None
+    return text
+
+
+def _without_residue(text: str) -> str | None:
+    """The text without what is left of the end of a model's answer; None: nothing is.
+
+    Seen: quote, newline, brace, newline, fence; the same with a comma after the quote; quote and parenthesis.
+    """
+    end = text.rstrip()
+    if end.endswith('")'):
+        return end[:-2]
+    if not end.endswith(_FENCE):
+        return None
+    end = end.removesuffix(_FENCE).rstrip().removesuffix("}").rstrip().removesuffix(",")
+    return end[:-1] if end.endswith(('"', "'")) else end
