@@ -60,7 +60,7 @@ class LVD2M(CsvBuilder):
         """Hashes of the refined captions, seeded with the file: thousands of rows carry one wrong text (issue #4)."""
         name = source.renamed("refined_caption")
         hashes = [
-            _hashes(block.cells.column(name).combine_chunks(), chunk.file)
+            _hashes(block.cells.column(name).combine_chunks(), chunk.payload.path)
             for block in read_range(chunk.payload, only=name)
         ]
         return np.concatenate([np.array([], dtype=np.uint64), *hashes])
@@ -69,7 +69,8 @@ class LVD2M(CsvBuilder):
     def rows(cls, cells: Cells, row_index: npt.NDArray[np.int64], chunk: Chunk, context: Context) -> pa.Table:
         num_rows = len(cells)
         key = pc.replace_substring_regex(cells.text("key"), r"\.mp4$", "")
-        cells.reject(key.is_null(), "key is missing")
+        cells.reject(pc.equal(pc.fill_null(pc.binary_length(key), 0), 0), "key is missing")
+        cells.reject(pc.match_substring_regex(key, r"[/\\:]|^\.+$"), "key is not a file name")
         video_id = cells.text("video_id")
         file_name = pc.binary_join_element_wise(key, ".mp4", "")
         located = locate(context.videos, file_name, [pc.binary_join_element_wise(video_id, ".mp4", "")])
@@ -78,7 +79,7 @@ class LVD2M(CsvBuilder):
         start, end = _span(cells, duration)
         cells.reject(pc.less_equal(end, start), "the span ends before it starts")
         refined = cells.table.column("refined_caption").combine_chunks()
-        hashes = _hashes(refined, chunk.file)
+        hashes = _hashes(refined, chunk.payload.path)
         cells.flag("duplicated_refined_caption", np.isin(hashes, context.repeated) & (hashes != 0))
 
         origin = cells.text("dataset_src")

@@ -24,13 +24,16 @@ from civid_loader.upstream.records import Chunk, Context, Terms
 from civid_loader.upstream.video_index import locate
 
 KINDS: Final = ("short", "dense", "main_object", "background", "camera", "style")
+MIN_FPS: Final = 0.01
 WINDOW_SECONDS: Final = 120
 """Clips longer than this are captioned window by window; a rest shorter than a window has no caption."""
 LAST_GAMING_ID: Final = 7416
 """v0: download ids up to here are games, the rest city walks (README; issue #3)."""
 _INDEX: Final = r"^(?P<download>\d{12})_(?P<video>.{11})-(?P<clip>\d{6})$"
 _FILE_PATH: Final = r"(?P<download>\d{12})\.(?P<clip>\d+)(?:\.\w+)?$"
-_WINDOW: Final = r"(?s)\|\|\|\s*(?P<start>\d+)\s*\|\|\|\s*(?P<end>\d+)\s*\|\|\|\s*(?P<text>.*?)\s*$"
+_PLAIN_PATH: Final = r"^(?:[\w-]+/)*[\w.-]+$"
+"""Any other path could lead out of the video root."""
+_WINDOW: Final = r"(?s)\|\|\|\s*(?P<start>\d+)\s*\|\|\|\s*(?P<end>\d+)\s*\|\|\|\s*(?P<text>.*?)\s*(?:\|\|\|)?\s*$"
 
 
 class MiraData(CsvBuilder):
@@ -101,6 +104,8 @@ def _v0_clips(cells: Cells, context: Context) -> dict[str, pa.Array]:
     start_frame, end_frame = cells.integer("start_frame"), cells.integer("end_frame")
     fps = cells.number("fps")
     cells.reject(pc.less_equal(fps, 0), "fps is not positive")
+    cells.reject(pc.less(fps, MIN_FPS), f"fps is below {MIN_FPS}")
+    cells.reject(pc.less(start_frame, 0), "start_frame is negative")
     cells.reject(pc.less_equal(end_frame, start_frame), "the clip ends before it starts")
     video_id = cells.text("video_id")
     is_game = pc.less_equal(download, LAST_GAMING_ID)
@@ -125,7 +130,11 @@ def _v1_clips(cells: Cells, context: Context) -> dict[str, pa.Array]:
     stated_id = pc.replace_substring_regex(cells.text("clip_id"), r"^0+", "")
     cells.flag("clip_id_float_loss", pc.not_equal(stated_id, pc.utf8_ltrim(plain_id, "0")))
     folder = _folder(pc.cast(download, pa.int64()))
-    located = locate(context.videos, file_path, [_path(folder, download)])
+    canonical = pc.binary_join_element_wise(
+        "video_clips", folder, pc.binary_join_element_wise(clip_id, ".mp4", ""), "/"
+    )
+    is_plain = pc.match_substring_regex(file_path, _PLAIN_PATH)
+    located = locate(context.videos, pc.if_else(is_plain, file_path, canonical), [_path(folder, download)])
 
     start, end = cells.time_pair("timestamp")
     start_frame, end_frame = cells.integer_pair("framestamp")
@@ -138,9 +147,10 @@ def _v1_clips(cells: Cells, context: Context) -> dict[str, pa.Array]:
         "source", len(cells), platform=platform, category=category, video_id=cells.text("video_id"),
         url=cells.text("video_url"), start_seconds=start, end_seconds=end, start_frame=start_frame, end_frame=end_frame,
     )  # fmt: skip
+    width, height = (cells.integer(name, num_bits=32) for name in ("width", "height"))
     media = clip_struct(
-        "media", len(cells), width=cells.integer("width"), height=cells.integer("height"), fps=fps,
-        duration_seconds=seconds, num_frames=cells.integer("frame_number"),
+        "media", len(cells), width=width, height=height, fps=fps, duration_seconds=seconds,
+        num_frames=cells.integer("frame_number"),
     )  # fmt: skip
     return {"clip_id": clip_id, "source": source, "media": media, **pointer_fields(cells, located)}
 
@@ -185,7 +195,7 @@ def _windows(
     unread = np.isin(np.arange(len(cells)), piece_row[found.is_null().to_numpy(zero_copy_only=False)])
     cells.reject(pa.array(unread), f"{name}: a caption window cannot be read")
     start, end = (pc.cast(pc.struct_field(found, edge), pa.float64()) for edge in ("start", "end"))
-    backwards = piece_row[_true(pc.greater_equal(start, end))]
+    backwards = piece_row[_true(pc.or_(pc.greater_equal(start, end), pc.invert(pc.is_finite(end))))]
     cells.reject(pa.array(np.isin(np.arange(len(cells)), backwards)), f"{name}: a caption window ends before it starts")
 
     plain_rows = np.flatnonzero(~is_coded.to_numpy(zero_copy_only=False))
@@ -193,7 +203,7 @@ def _windows(
     starts = np.concatenate([np.full(len(plain_rows), -1.0), start.to_numpy(zero_copy_only=False)])
     order = pa.array(np.lexsort((starts, rows)))
     nothing = pa.nulls(len(plain_rows), pa.float64())
-    window_text = pc.struct_field(found, "text")
+    window_text = pc.utf8_trim_whitespace(pc.struct_field(found, "text"))
     window_text = pc.if_else(pc.equal(window_text, ""), pa.scalar(None, pa.string()), window_text)
     column = CaptionColumn(
         kind=name.removesuffix("_caption"),
@@ -210,7 +220,7 @@ def _platform_and_category(source: pa.Array) -> tuple[pa.Array, pa.Array]:
     """`videvo, %2Ffree-motion-graphics` -> `videvo`, `/free-motion-graphics`; the category may be absent."""
     codes = source.dictionary_encode()
     names = [name.partition(", ") for name in codes.dictionary.to_pylist()]
-    platform = pa.array([platform for platform, _, _ in names], pa.string())
+    platform = pa.array([platform or None for platform, _, _ in names], pa.string())
     category = pa.array([unquote(category) or None for _, _, category in names], pa.string())
     return platform.take(codes.indices), category.take(codes.indices)
 

@@ -57,7 +57,7 @@ class MovieBench(UpstreamBuilder):
         if not movies:
             raise AnnotationError(f"{release.root}: no movies_scenes.json, so no scenes; build --subset shots instead")
         chunks = []
-        for split in ("train", "test", "extra"):
+        for split in dict.fromkeys(("train", "test", *(movie.split for movie in movies))):
             members = iter([movie for movie in movies if movie.split == split])
             while group := tuple(islice(members, MOVIES_PER_CHUNK)):
                 chunks.append(_chunk("annotations", split, subset, release, group))
@@ -216,6 +216,9 @@ def _captions(
     known = {source.renamed(name) for name in MovieBench.FIELDS}
     notes.update(f"key not read: {key}" for key in annotation if key not in known)
     people = annotation.get(source.renamed("Characters")) or {}
+    if not isinstance(people, (dict, list)):
+        notes[f"Characters not read: {type(people).__name__}, not an object"] += 1
+        people = {}
     described = people.items() if isinstance(people, dict) else ((name, None) for name in people)
     return captions, [
         {"name": plain_name(name), "description": (text or "").strip() or None}

@@ -137,14 +137,15 @@ def _walk(path: str, array: pa.Array) -> Iterator[tuple[str, pa.Array]]:
             yield from _walk(f"{path}.{field.name}", pc.struct_field(valid, field.name))
         if {"start_seconds", "end_seconds"} <= {field.name for field in array.type}:
             start, end = (pc.struct_field(valid, f"{edge}_seconds") for edge in ("start", "end"))
-            ordered = pc.and_(pc.less_equal(0.0, start), pc.less(start, end))
-            _refuse(path, valid, pc.invert(ordered), "a span must be 0 <= start_seconds < end_seconds")
+            wrong = [pc.less(start, 0.0), pc.less_equal(end, 0.0), pc.less_equal(end, start)]
+            for mask in wrong:
+                _refuse(path, valid, mask, "a span must be 0 <= start_seconds < end_seconds")
 
 
 def _check_array(path: str, array: pa.Array) -> None:
     name = path.replace("[].captions", ".captions").rpartition(".")[2]
     in_caption = path.endswith(("captions[].kind", "captions[].text", "captions[].annotator"))
-    if (path in _REQUIRED or in_caption) and array.null_count:
+    if (path in _REQUIRED or in_caption or path.endswith("[]")) and array.null_count:
         raise SchemaError(f"{path}: {array.null_count} nulls in a required field (row {_first(array.is_null())} first)")
     if pa.types.is_string(array.type):
         _refuse(path, array, pc.equal(pc.binary_length(array), 0), 'missing is null, never ""')

@@ -71,7 +71,7 @@ def _repeated_rows(work: Path, chunks: Sequence[Chunk]) -> dict[int, list[int]]:
         hashes = [_id_hashes(work / f"{number:05d}.parquet", _ID[table]) for number in numbers]
         for number, row in _later_occurrences(numbers, hashes):
             found.setdefault(number, []).append(row)
-        for number in found.keys() & set(numbers):
+        for number in sorted(found.keys() & set(numbers)):
             data = pq.read_table(work / f"{number:05d}.parquet").take(found[number]).to_pylist()
             lines += [_rejected_line(chunks[number], row) for row in data]
     with atomic_file(work / "repeated_ids.rejected.jsonl") as file:

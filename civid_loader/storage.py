@@ -136,14 +136,17 @@ def _split_of(path: Path) -> str:
 
 
 def _check_complete(paths: Sequence[Path]) -> None:
-    seen: dict[tuple[str, str], int] = {}
+    found: dict[str, list[tuple[int, int]]] = {}
     for path in paths:
         match = _SHARD.match(path.name)
         assert match
-        seen[match["split"], match["count"]] = seen.get((match["split"], match["count"]), 0) + 1
-    for (split, count), found in seen.items():
-        if found != int(count):
-            raise AnnotationError(f"{paths[0].parent}: split {split} has {found} of its {int(count)} shards")
+        found.setdefault(match["split"], []).append((int(match["index"]), int(match["count"])))
+    for split, numbers in found.items():
+        counts = {count for _, count in numbers}
+        if len(counts) > 1:
+            raise AnnotationError(f"{paths[0].parent}: shards of several builds lie together in split {split}")
+        if {index for index, _ in numbers} != set(range(counts.pop())):
+            raise AnnotationError(f"{paths[0].parent}: split {split} has {len(numbers)} of its {numbers[0][1]} shards")
 
 
 def read_table(

@@ -60,10 +60,11 @@ def _clean(text: str, *, is_last: bool, flags: dict[str, None]) -> str:
 def _without_residue(text: str) -> str | None:
     """The text without what is left of the end of a model's answer; None: nothing is.
 
-    Seen: quote, newline, brace, newline, fence; the same with a comma after the quote; quote and parenthesis.
+    Seen: quote, newline, brace, newline, fence; the same with a comma after the quote; quote and parenthesis, where the
+    quote closes nothing.
     """
     end = text.rstrip()
-    if end.endswith('")'):
+    if end.endswith('")') and end.count('"') % 2:
         return end[:-2]
     if not end.endswith(_FENCE):
         return None

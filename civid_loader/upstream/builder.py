@@ -192,9 +192,10 @@ class CsvBuilder(UpstreamBuilder):
 
 
 def _known_names(source: Source, columns: tuple[str, ...]) -> list[str]:
-    """Columns under the names this package knows."""
+    """Columns under the names this package knows; a mapped field wins over a column that has its name."""
     known = {theirs: ours for ours, theirs in source.field_map}
-    return [known.get(name, name) for name in columns]
+    replaced = {ours for theirs, ours in known.items() if theirs in columns}
+    return [known.get(name, f"{name} (replaced)" if name in replaced else name) for name in columns]
 
 
 def check_field_map(source: Source, fields: tuple[str, ...]) -> None:

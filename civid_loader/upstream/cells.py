@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,12 @@ import pyarrow.compute as pc
 
 from civid_loader.schema import arrow_schema
 from civid_loader.upstream.records import Rejected
+from civid_loader.upstream.tables import NULLS
 from civid_loader.upstream.video_index import Located
 
-TIMECODE: Final = r"^(?:(?P<hours>\d+):)?(?P<minutes>\d{1,2}):(?P<seconds>\d{1,2}(?:\.\d+)?)$"
+TIMECODE: Final = r"^(?:(?P<hours>\d{1,4}):)?(?P<minutes>\d{1,2}):(?P<seconds>\d{1,2}(?:\.\d+)?)$"
 """`H:MM:SS(.fff)`, `HH:MM:SS.mmm`, `MM:SS`."""
+_LONGEST_NULL: Final = max(map(len, NULLS))
 _PAIR: Final = r"^[\[(]\s*['\"]?(?P<first>[^'\",]+?)['\"]?\s*,\s*['\"]?(?P<second>[^'\",]+?)['\"]?\s*[\])]$"
 """What Python prints for a list or tuple of two strings or numbers."""
 
@@ -30,7 +32,7 @@ class Cells:
     def __init__(self, table: pa.Table) -> None:
         self.table = table
         self.problems: list[tuple[npt.NDArray[np.bool_], str]] = []
-        self.flags: list[tuple[str, npt.NDArray[np.bool_]]] = []
+        self.flags: dict[str, npt.NDArray[np.bool_]] = {}
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -40,15 +42,24 @@ class Cells:
         if name not in self.table.column_names:
             return pa.nulls(len(self), pa.string())
         trimmed = pc.utf8_trim_whitespace(self.table.column(name)).combine_chunks()
-        return pc.if_else(pc.equal(pc.binary_length(trimmed), 0), pa.scalar(None, pa.string()), trimmed)
+        may_be_null = pc.less_equal(pc.binary_length(trimmed), _LONGEST_NULL)
+        if not pc.any(may_be_null).as_py():
+            return trimmed
+        is_null = pc.and_(may_be_null, pc.is_in(trimmed, value_set=pa.array(NULLS)))
+        return pc.if_else(is_null, pa.scalar(None, pa.string()), trimmed)
 
     def number(self, name: str) -> pa.Array:
         """float64."""
         return self._number(self.text(name), f"{name} is not a number")
 
-    def integer(self, name: str) -> pa.Array:
-        """int64; `1280.0` is read as 1280."""
-        return self._integer(self.text(name), f"{name} is not a whole number")
+    def integer(self, name: str, *, num_bits: Literal[32, 64] = 64) -> pa.Array:
+        """int64, or int32; `1280.0` is read as 1280."""
+        whole = self._integer(self.text(name), f"{name} is not a whole number")
+        if num_bits == 64:
+            return whole
+        fits = pc.less(pc.abs(whole), 2**31)
+        self.reject(pc.invert(fits), f"{name} is too large")
+        return pc.if_else(fits, whole, pa.scalar(None, pa.int64())).cast(pa.int32())
 
     def integer_pair(self, name: str) -> tuple[pa.Array, pa.Array]:
         """int64 columns from cells like `[11439, 13864.0]`."""
@@ -77,7 +88,7 @@ class Cells:
         """Put a flag on rows that were odd but could be read (null counts as not odd)."""
         mask = _mask(odd)
         if mask.any():
-            self.flags.append((name, mask))
+            self.flags[name] = mask | self.flags.get(name, False)
 
     def without_problems(self) -> tuple["Cells", npt.NDArray[np.bool_], list[str]]:
         """(the good rows, mask of kept rows, reason for each row that is not kept)."""
@@ -115,7 +126,7 @@ class Cells:
 
     def _integer(self, text: pa.Array, reason: str) -> pa.Array:
         number = self._number(text, reason)
-        whole = pc.equal(number, pc.floor(number))
+        whole = pc.and_(pc.equal(number, pc.floor(number)), pc.less(pc.abs(number), float(2**53)))
         self.reject(pc.invert(whole), reason)
         return pc.cast(pc.if_else(whole, number, pa.scalar(None, pa.float64())), pa.int64())
 
@@ -198,8 +209,8 @@ def one_score(value: pa.Array, *, name: str, unit: str, annotator: str) -> pa.Li
 def nest_flags(cells: Cells) -> pa.ListArray:
     """list<flag> per row."""
     num_rows = len(cells)
-    names = [name for name, _ in cells.flags]
-    masks = np.stack([mask for _, mask in cells.flags], axis=1) if names else np.zeros((num_rows, 0), dtype=np.bool_)
+    names = list(cells.flags)
+    masks = np.stack(list(cells.flags.values()), axis=1) if names else np.zeros((num_rows, 0), dtype=np.bool_)
     rows, which = np.nonzero(masks)
     offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=num_rows))]).astype(np.int32)
     values = pa.array(names, pa.string()).take(pa.array(which))

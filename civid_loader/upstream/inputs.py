@@ -42,7 +42,17 @@ def walk(root: Path) -> Iterator[Path]:
     for folder, _, names in os.walk(root, onerror=refuse):
         for name in names:
             if not name.startswith("."):
+                if not _is_utf8(name):
+                    raise AnnotationError(f"{Path(folder, name)!r}: the file's name is not UTF-8; rename it")
                 yield Path(folder, name)
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_readable(path: Path) -> None:

@@ -1,6 +1,5 @@
 """The MovieBench release on disk: which movies, shots, scenes and characters there are, before any shot is read."""
 
-import csv
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -13,11 +12,12 @@ from civid_loader.upstream.documents import decode, read_document
 from civid_loader.upstream.inputs import check_readable, walk
 
 SHOT_NAME: Final = re.compile(
-    r"^(?P<movie>.+)_(?P<start>\d{2}\.\d{2}\.\d{2}\.\d{3})-(?P<end>\d{2}\.\d{2}\.\d{2}\.\d{3})$"
+    r"^(?P<movie>[^/\\:]+)_(?P<start>\d{2}\.\d{2}\.\d{2}\.\d{3})-(?P<end>\d{2}\.\d{2}\.\d{2}\.\d{3})\Z"
 )
 """Anchored at the end: titles contain "-" and "_" (`1002_Harry_Potter_and_the_Half-Blood_Prince`)."""
 _SCENE_KEY: Final = re.compile(r"^\s*(?:Sence|Scene)\s*(?P<number>\d+)\s*[:.]?\s*(?P<title>.*?)\s*$", re.IGNORECASE)
 _PORTRAIT: Final = (".jpg", ".jpeg", ".png", ".webp")
+_SUBTITLES: Final = (".srt", ".vtt", ".ass")
 _AUDIO: Final = (".wav", ".mp3", ".flac")
 
 
@@ -115,31 +115,33 @@ def find_release(annotations: tuple[str, ...]) -> Release:
     descriptions = None
     for root, path in files:
         inside = path.relative_to(root).as_posix()
-        stem = path.name.removesuffix(".json")
-        is_subtitle = "subtitle" in inside.lower() or path.suffix.lower() in (".srt", ".vtt", ".ass")
+        stem = _composed(path.name.removesuffix(".json"))
+        is_subtitle = path.suffix.lower() in _SUBTITLES or (
+            path.suffix == ".json" and path.parent.name.lower().startswith("subtitle")
+        )
         if path.name in ("movies_scenes.json", "data_split.json", "mad2plot.json", "mad2imdb.json"):
             documents[stem] = _object(path)
-        elif is_subtitle and path.suffix.lower() in (".srt", ".vtt", ".ass", ".json"):
-            subtitles[path.stem if path.suffix.lower() != ".json" else stem] = str(path)
+        elif is_subtitle:
+            subtitles[_composed(path.name.removesuffix(path.suffix))] = str(path)
         elif path.suffix == ".json" and (match := SHOT_NAME.match(stem)):
             shot_files.setdefault(match["movie"], {})[stem] = str(path)
         elif path.suffix.lower() in (".csv", ".tsv") and "annotations" in path.name:
             descriptions = str(path)
-        elif path.suffix.lower() in _PORTRAIT + _AUDIO and "-" in path.parent.name:
-            banks.setdefault(path.parent.parent.name, {}).setdefault(path.parent.name, []).append(inside)
+        elif path.suffix.lower() in _PORTRAIT + _AUDIO and _is_character(path.parent.name):
+            banks.setdefault(_composed(path.parent.parent.name), {}).setdefault(path.parent.name, []).append(inside)
     scenes = {movie: tuple(_scenes(movie, listed)) for movie, listed in documents.get("movies_scenes", {}).items()}
     if not shot_files and not scenes:
         raise AnnotationError(
             f"{', '.join(annotations)}: neither shot files (<movie>_<start>-<end>.json) nor movies_scenes.json; "
             "name the release's folder, the one with Annotation_Shot_Desc_... in it"
         )
-    splits = {m: s.lower() for s, listed in documents.get("data_split", {}).items() for m in listed}
+    splits = _splits(documents.get("data_split", {}))
     movies = tuple(
         Movie(
             movie_id=movie,
             split=splits.get(movie, "extra"),
-            imdb_id=documents.get("mad2imdb", {}).get(movie),
-            synopsis=documents.get("mad2plot", {}).get(movie),
+            imdb_id=_text_of(documents.get("mad2imdb", {}), movie),
+            synopsis=_text_of(documents.get("mad2plot", {}), movie),
             scenes=scenes.get(movie, ()),
             characters=tuple(_character(folder, names) for folder, names in sorted(banks.get(movie, {}).items())),
             shot_files=shot_files.get(movie, {}),
@@ -155,24 +157,48 @@ def read_descriptions(path: str, movies: set[str]) -> dict[str, str]:
     """Audio descriptions by shot: tab-separated, no header, no quoting; sentences contain commas and quotes."""
     found = {}
     with Path(path).open("rb") as file:
-        lines = (decode(line) for line in file)
-        for cells in csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE):
-            match = SHOT_NAME.match(cells[0].strip()) if len(cells) > 1 else None
-            if match and match["movie"] in movies:
-                found[cells[0].strip()] = "\t".join(cells[1:]).strip()
+        for line in file:
+            name, _, sentence = _composed(decode(line)).rstrip("\r\n").partition("\t")
+            match = SHOT_NAME.match(name.strip())
+            if match and match["movie"] in movies and sentence:
+                found[name.strip()] = sentence.strip()
     return found
 
 
 def plain_name(name: str) -> str:
     """A name as people write it: folders have underscores, and file systems decompose accents."""
-    return unicodedata.normalize("NFC", name.replace("_", " ")).strip()
+    return _composed(name.replace("_", " ")).strip()
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _splits(document: dict[str, Any]) -> dict[str, str]:
+    """Movie -> split; `Train` is train."""
+    splits: dict[str, str] = {}
+    for name, listed in document.items():
+        if not isinstance(listed, list) or not all(isinstance(movie, str) for movie in listed):
+            raise AnnotationError(f"data_split.json: {name} is {type(listed).__name__}, not a list of movie ids")
+        splits |= {_composed(movie): re.sub(r"\W", "_", name.lower()) for movie in listed}
+    return splits
+
+
+def _text_of(document: dict[str, Any], movie: str) -> str | None:
+    """A movie's text in a document; anything but text counts as missing."""
+    value = document.get(movie)
+    return (value.strip() or None) if isinstance(value, str) else None
+
+
+def _is_character(folder: str) -> bool:
+    return "-" in folder and not SHOT_NAME.match(folder)
 
 
 def _object(path: Path) -> dict[str, Any]:
     value, _ = read_document(path)
-    if not isinstance(value, dict):
-        raise AnnotationError(f"{path}: an object by movie or split is expected, this is {type(value).__name__}")
-    return value
+    if isinstance(value, dict):
+        return {_composed(key): inner for key, inner in value.items()}
+    raise AnnotationError(f"{path}: an object by movie or split is expected, this is {type(value).__name__}")
 
 
 def _scenes(movie: str, listed: Any) -> Iterator[Scene]:
@@ -182,7 +208,7 @@ def _scenes(movie: str, listed: Any) -> Iterator[Scene]:
         match = _SCENE_KEY.match(key)
         if not isinstance(shots, list) or not all(isinstance(shot, str) for shot in shots):
             raise AnnotationError(f"movies_scenes.json: {movie}, {key!r}: a list of shot names is expected")
-        names = [re.sub(r"\.(avi|mp4|json)$", "", shot) for shot in shots]
+        names = [re.sub(r"\.(avi|mp4|json)$", "", _composed(shot)) for shot in shots]
         yield Scene(
             scene_id=f"{movie}/{match['number'] if match else position}",
             title=(match["title"] if match else key.strip()) or None,
@@ -215,11 +241,14 @@ def read_subtitles(path: str) -> list[tuple[float, float, str]]:
     if path.endswith(".json"):
         value, _ = read_document(Path(path))
         try:
-            return [(float(line["start"]), float(line["end"]), str(line["text"]).strip()) for line in value]
-        except (KeyError, TypeError, ValueError) as error:
+            return [(float(line["start"]), float(line["end"]), (line["text"] or "").strip()) for line in value]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise AnnotationError(
                 f"{path}: a list of objects with start, end (seconds) and text is expected"
             ) from error
+    text = decode(Path(path).read_bytes()).replace("\r\n", "\n")
+    if not text.strip():
+        return []
     try:
         import pysubs2
     except ImportError as error:
@@ -227,7 +256,7 @@ def read_subtitles(path: str) -> list[tuple[float, float, str]]:
             f"{path}: reading subtitles needs pysubs2: pip install 'civid_loader[subtitles]'"
         ) from error
     try:
-        lines = pysubs2.SSAFile.from_string(decode(Path(path).read_bytes()))
-    except pysubs2.Pysubs2Error as error:
+        lines = pysubs2.SSAFile.from_string(text)
+    except (pysubs2.exceptions.Pysubs2Error, ValueError) as error:
         raise AnnotationError(f"{path}: not a subtitle file ({type(error).__name__})") from error
     return [(line.start / 1000, line.end / 1000, line.plaintext.replace("\n", " ").strip()) for line in lines]

@@ -24,8 +24,11 @@ BLOCK_BYTES: Final = 8 << 20
 """Input parsed at once: bounds memory, and is the row group size."""
 MAX_RECORD_BYTES: Final = 1 << 20
 """A longer record is a quote that was never closed (the longest real cell has 7 KB)."""
+_CARRIAGE_RETURN: Final = "a lone carriage return ends a line here; save the file with newlines as line ends"
 NULLS: Final = ("", "nan", "NaN", "None", "none", "null", "NULL", "N/A")
 """Cell texts that mean missing."""
+
+csv.field_size_limit(2 * BLOCK_BYTES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,14 +69,20 @@ def read_header(path: Path) -> tuple[tuple[str, ...], int]:
     """
     with path.open("rb") as file:
         head = file.read(MAX_RECORD_BYTES)
-    if not head.strip():
-        raise AnnotationError(f"{path}: the file is empty; was the download cut off?")
     bom = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
+    if not head[bom:].strip():
+        raise AnnotationError(f"{path}: the file is empty; was the download cut off?")
     ends = _record_ends(head[bom:])
+    if not len(ends) and len(head) == MAX_RECORD_BYTES:
+        raise AnnotationError(f"{path}: its first line does not end within 1 MB; this is not a CSV table")
     end = bom + int(ends[0]) if len(ends) else len(head)
     text = _decode(head[bom:end])[0]
     if text is None or "\0" in text:
         raise AnnotationError(f"{path}: binary data, not a CSV table")
+    if "\r" in text.rstrip("\r\n"):
+        raise AnnotationError(f"{path}: {_CARRIAGE_RETURN}")
+    if not text.strip():
+        raise AnnotationError(f"{path}: the first line is blank; it must name the columns")
     names = tuple(name.strip() or f"column_{i}" for i, name in enumerate(next(csv.reader(io.StringIO(text)))))
     if len(set(names)) < len(names):
         raise AnnotationError(f"{path}: column names repeat: {', '.join(names)}")
@@ -158,28 +167,29 @@ def _close_records(data: bytes, *, at_end: bool) -> npt.NDArray[np.int64]:
     newline, and the text after it is looked at afresh.
     """
     ends = _record_ends(data)
+    num_checked = 0
     while True:
-        lengths = np.diff(ends, prepend=0)
-        long = int(np.argmax(lengths > MAX_RECORD_BYTES)) if (lengths > MAX_RECORD_BYTES).any() else len(ends)
-        begin = int(ends[long - 1]) if long else 0
-        tail_open = data.count(b'"', begin) % 2 == 1
-        if long == len(ends):
-            if not at_end and len(data) - begin <= MAX_RECORD_BYTES:
+        long = np.flatnonzero(np.diff(ends, prepend=0)[num_checked:] > MAX_RECORD_BYTES)
+        number = num_checked + int(long[0]) if len(long) else len(ends)
+        begin = int(ends[number - 1]) if number else 0
+        if number == len(ends):
+            is_open = data.count(b'"', begin) % 2 == 1
+            if begin == len(data) or not (at_end or (is_open and len(data) - begin > MAX_RECORD_BYTES)):
                 return ends
-            if begin == len(data):
-                return ends
-            if not tail_open and at_end:
+            if not is_open:
                 return np.append(ends, len(data))
-        cut = data.find(b"\n", begin) + 1
-        if not cut:
+        newline = data.find(b"\n", begin)
+        if newline < 0:
             return np.append(ends, len(data)) if at_end else ends
-        rest = _record_ends(data[cut:]) + cut
-        ends = np.concatenate([ends[:long], [cut], rest])
+        if number == len(ends) or newline + 1 < ends[number]:
+            rest = _record_ends(data[newline + 1 :]) + newline + 1
+            ends = np.concatenate([ends[:number], [newline + 1], rest])
+        num_checked = number + 1
 
 
 def _parse_fast(data: bytes, ends: npt.NDArray[np.int64], columns: Sequence[str], wanted: list[str]) -> pa.Table | None:
     """All records in one go; null unless every record is well-formed UTF-8 with the right number of columns."""
-    if not data.isascii() and _decode(data)[1] != "utf-8":
+    if data.count(b'"') % 2 or (not data.isascii() and _decode(data)[1] != "utf-8"):
         return None
     skipped: list[object] = []
 
@@ -244,12 +254,15 @@ def _parse_each(data: bytes, ends: npt.NDArray[np.int64], columns: Sequence[str]
 
 def _split(text: str, num_columns: int) -> tuple[list[str], str | None]:
     """Cells of one record, and what is wrong with it."""
+    body = text.rstrip("\r\n")
     try:
-        records = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        records = list(csv.reader(io.StringIO(body, newline=""), strict=True))
     except csv.Error as error:
+        if "new-line" in str(error):
+            return [text], _CARRIAGE_RETURN
         return [text], f"broken quotes ({error}); was the file cut off?"
     if len(records) > 1:
-        return [text], "quotes run over several lines; is one unescaped?"
+        return [text], _CARRIAGE_RETURN if "\r" in body else "quotes run over several lines; is one unescaped?"
     cells = records[0] if records else []
     return cells, None if len(cells) == num_columns else f"{len(cells)} cells, the header has {num_columns}"
 

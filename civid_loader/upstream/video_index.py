@@ -3,6 +3,7 @@
 import os
 import re
 import tarfile
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ import xxhash
 from civid_loader.errors import AnnotationError
 
 VIDEO_SUFFIXES: Final = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".ts")
-_COMPRESSED: Final = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_PACKED: Final = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
+_SEPARATOR: Final = re.compile(r"/|(?<=\.tar)!", re.IGNORECASE)
 _DIGEST: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -56,7 +58,7 @@ class VideoIndex:
         if not os.path.isdir(root) or not os.access(root, os.R_OK | os.X_OK):
             raise AnnotationError(f"{root}: not a readable folder; --videos names the folder the video files lie in")
         skipped: Counter[str] = Counter()
-        pointers = sorted(_scan(Path(root), skipped))
+        pointers = sorted(set(_scan(Path(root), skipped)))
         hashes = np.fromiter((_hash(name) for name in pointers), dtype=np.uint64, count=len(pointers))
         order = np.argsort(hashes, kind="stable")
         pointer = pa.array(pointers, pa.string()).take(pa.array(order))
@@ -123,28 +125,42 @@ def locate(index: VideoIndex | None, clips: pa.Array, sources: Sequence[pa.Array
 
 
 def _scan(root: Path, skipped: Counter[str]) -> Iterator[str]:
-    real_root = root.resolve()
+    real_root = os.path.realpath(root)
     folders = [root]
     while folders:
         with os.scandir(folders.pop()) as entries:
             for entry in entries:
+                name = entry.name.lower()
                 pointer = Path(entry.path).relative_to(root).as_posix()
-                if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(real_root):
+                if entry.is_symlink() and not _is_inside(os.path.realpath(entry.path), real_root):
                     skipped["link out of the root"] += 1
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(Path(entry.path))
-                elif entry.name.lower().endswith(VIDEO_SUFFIXES):
-                    if entry.is_file() and entry.stat().st_size:
-                        yield pointer
-                    else:
+                elif name.endswith(_PACKED):
+                    skipped["archive that cannot be read at random: unpack it"] += 1
+                elif name.endswith((*VIDEO_SUFFIXES, ".tar")):
+                    if not _num_bytes(entry):
                         skipped["empty file or dead link"] += 1
-                elif entry.name.lower().endswith(".tar"):
-                    yield from _members(Path(entry.path), pointer, skipped)
-                elif entry.name.lower().endswith(_COMPRESSED):
-                    skipped["compressed archive (cannot be read at random: unpack it)"] += 1
+                    elif name.endswith(".tar"):
+                        yield from _members(Path(entry.path), pointer, skipped)
+                    elif _is_utf8(pointer, skipped):
+                        yield pointer
+
+
+def _is_inside(path: str, folder: str) -> bool:
+    return os.path.commonpath([path, folder]) == folder
+
+
+def _num_bytes(entry: os.DirEntry[str]) -> int:
+    """Size of a regular file, 0 for anything else."""
+    try:
+        return entry.stat().st_size if entry.is_file() else 0
+    except OSError:
+        return 0
 
 
 def _members(archive: Path, pointer: str, skipped: Counter[str]) -> Iterator[str]:
+    size = archive.stat().st_size
     try:
         with tarfile.open(archive, mode="r:") as tar:
             for member in tar:
@@ -154,10 +170,29 @@ def _members(archive: Path, pointer: str, skipped: Counter[str]) -> Iterator[str
                     skipped["empty or linked archive member"] += 1
                 elif member.name.startswith("/") or ".." in member.name.split("/"):
                     skipped["archive member with an unsafe name"] += 1
-                else:
+                elif member.offset_data + member.size > size:
+                    raise tarfile.ReadError("cut off")
+                elif _is_utf8(member.name, skipped):
                     yield f"{pointer}!{member.name}"
     except tarfile.TarError:
-        skipped["broken archive"] += 1
+        skipped["broken archive: download it again"] += 1
+
+
+def _is_utf8(name: str, skipped: Counter[str]) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        skipped["name that is not UTF-8"] += 1
+        return False
+    return True
+
+
+def _parts(name: str) -> list[str]:
+    """Folders, archives and file of a pointer: `part/x.tar!in/a.mp4` -> part, x.tar, in, a.mp4
+
+    Accents are composed: some file systems decompose them.
+    """
+    return _SEPARATOR.split(name if name.isascii() else unicodedata.normalize("NFC", name))
 
 
 def _hash(name: str) -> int:
@@ -165,25 +200,30 @@ def _hash(name: str) -> int:
 
 
 def _stem(name: str) -> str:
-    base = re.split(r"[/!]", name)[-1]
+    base = _parts(name)[-1]
     dot = base.rfind(".")
     return base[:dot] if base[dot:].lower() in VIDEO_SUFFIXES else base
 
 
 def _best(wanted: str, candidates: list[str]) -> tuple[str | None, bool]:
-    fitting = sorted((-_common_tail(wanted, name), name) for name in candidates if _same_video(wanted, name))
+    base = _parts(wanted)[-1]
+    fitting = sorted(
+        (-_common_tail(wanted, name), _parts(name)[-1] != base, name)
+        for name in candidates
+        if _same_video(wanted, name)
+    )
     if not fitting:
         return None, False
-    return fitting[0][1], len(fitting) > 1 and fitting[0][0] == fitting[1][0]
+    return fitting[0][2], len(fitting) > 1 and fitting[0][:2] == fitting[1][:2]
 
 
 def _common_tail(left: str, right: str) -> int:
-    ours, theirs = (reversed(re.split(r"[/!]", name)[:-1]) for name in (left, right))
+    ours, theirs = (reversed(_parts(name)[:-1]) for name in (left, right))
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False)))
 
 
 def _same_video(wanted: str, candidate: str) -> bool:
-    ours, theirs = (re.split(r"[/!]", name)[-2:-1] for name in (wanted, candidate))
+    ours, theirs = (_parts(name)[-2:-1] for name in (wanted, candidate))
     return not (ours and theirs and ours != theirs and _DIGEST.fullmatch(ours[0]) and _DIGEST.fullmatch(theirs[0]))
 
 
