@@ -18,6 +18,7 @@ from civid_loader.upstream.documents import JsonRange, JsonRecord, plan_json, re
 from civid_loader.upstream.inputs import find_files
 from civid_loader.upstream.records import Chunk, Context, Piece, Rejected, Source, Terms
 from civid_loader.upstream.rows import point_to_files
+from civid_loader.upstream.tables import read_header
 from civid_loader.upstream.video_index import relative_name
 
 ROLES: Final = {
@@ -87,6 +88,8 @@ class CIVID(UpstreamBuilder):
         check_field_map(source, cls.FIELDS)
         parts: dict[tuple[str, str], list[JsonRange]] = {}
         for path, file in find_files(source.annotations, (".jsonl", ".json")):
+            if path.suffix.lower() == ".csv":
+                raise UnknownKeysError(f"{path}: CI-VID ships JSON, this is a CSV table.", keys=read_header(path)[0])
             for part in plan_json(path, file, range_bytes=CHUNK_BYTES):
                 split = "test" if "test" in path.name.lower() else "train"
                 subset = source.subset or ("full" if part.is_lines else "samples")
@@ -137,10 +140,11 @@ def _check_first_record(part: JsonRange, source: Source) -> None:
     if first is None or not isinstance(first.value, dict) or _roles(first.value, source).keys() & {"singles", "clips"}:
         return
     keys = ", ".join(map(repr, first.value)) or "none"
+    example = next((key for key, value in first.value.items() if isinstance(value, list)), "<name in the file>")
     raise UnknownKeysError(
         f"{part.path}: record 0 has neither captions nor clips under a known key. Its keys: {keys}. Known: "
         + "; ".join(f"{role} = {' | '.join(names)}" for role, names in ROLES.items())
-        + f'. If it is CI-VID, map its keys: --field-map FILE with {{"singles": {next(iter(first.value), "key")!r}}} '
+        + f'. If it is CI-VID, map its keys: --field-map FILE with {{"singles": {json.dumps(example)}}} '
         "(look at them with `civid inspect`).",
         keys=first.value,
     )
@@ -156,6 +160,7 @@ def _roles(record: Mapping[str, Any], source: Source) -> dict[str, Any]:
         found = next((name for name in candidates if plain.get(name) is not None), None)
         if found is not None:
             roles[role] = plain[found]
+            roles[f"{role} as answers"] = found.startswith("response_")
     if "clips" not in roles and isinstance(plain.get("path"), list):
         roles["clips"] = plain["path"]
     return roles
@@ -195,14 +200,20 @@ def _sample(part: JsonRange, record: JsonRecord, subset: str, source: Source, no
                 "video": relative_name(_as_text(paths[i], "a clip") or "") or None if paths else None,
                 "trimmed": True,
                 "source": {"video_id": roles["video_md5"]},
-                "captions": _captions(singles[i], SINGLE_KINDS, source, flags) if singles else [],
+                "captions": _captions(
+                    singles[i] if singles else None, SINGLE_KINDS, source, flags, is_raw=roles.get("singles as answers")
+                ),
                 "characters": [],
                 "scores": [],
             }
             for i in range(num_clips)
         ],
         "transitions": [
-            {"from_index": i, "to_index": i + 1, "captions": _captions(joint, JOINT_KINDS, source, flags)}
+            {
+                "from_index": i,
+                "to_index": i + 1,
+                "captions": _captions(joint, JOINT_KINDS, source, flags, is_raw=roles.get("joints as answers")),
+            }
             for i, joint in enumerate(joints)
         ],
         "provenance": {
@@ -253,11 +264,13 @@ def _key(part: JsonRange, record: JsonRecord, roles: Mapping[str, Any]) -> str:
     return f"{stem}/{record.row_index}" if part.is_lines or record.row_index else stem
 
 
-def _captions(item: Any, kinds: Mapping[str, str], source: Source, flags: dict[str, None]) -> list[dict[str, Any]]:
+def _captions(
+    item: Any, kinds: Mapping[str, str], source: Source, flags: dict[str, None], *, is_raw: bool | None
+) -> list[dict[str, Any]]:
     """Captions of one item; null: none."""
     names = {source.renamed(name).rstrip(": "): kind for name, kind in kinds.items()}
     captions = []
-    for key, text in read_answer(item, flags=flags).items():
+    for key, text in read_answer(item, is_raw=bool(is_raw), flags=flags).items():
         kind = names.get(key.strip().rstrip(": "))
         if kind is None:
             close = difflib.get_close_matches(key, names, n=1)

@@ -73,11 +73,12 @@ class LVD2M(CsvBuilder):
         cells.reject(pc.match_substring_regex(key, r"[/\\:]|^\.+$"), "key is not a file name")
         video_id = cells.text("video_id")
         file_name = pc.binary_join_element_wise(key, ".mp4", "")
-        located = locate(context.videos, file_name, [pc.binary_join_element_wise(video_id, ".mp4", "")])
         duration = cells.number("video_time")
         cells.reject(pc.less_equal(duration, 0), "video_time is not positive")
         start, end = _span(cells, duration)
         cells.reject(pc.less_equal(end, start), "the span ends before it starts")
+        sources = [pc.binary_join_element_wise(video_id, ".mp4", "")]
+        located = locate(context.videos, file_name, sources, starts=start)
         refined = cells.table.column("refined_caption").combine_chunks()
         hashes = _hashes(refined, chunk.payload.path)
         cells.flag("duplicated_refined_caption", np.isin(hashes, context.repeated) & (hashes != 0))

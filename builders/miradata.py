@@ -93,26 +93,27 @@ def _v0_clips(cells: Cells, context: Context) -> dict[str, pa.Array]:
     """Clips keyed by `index`; times are frames / fps (README)."""
     index = cells.text("index")
     cells.reject(index.is_null(), "index is missing")
-    parts = cells.match("index", _INDEX)
+    parts = cells.match("index", _INDEX, example="000000008783_AbCdEfGhIjK-000114")
     download = pc.cast(pc.struct_field(parts, "download"), pa.int64())
     folder = _folder(download)
     # Upstream names a raw file by the index up to its first "-", which cuts ids that contain one.
     whole = pc.replace_substring_regex(index, r"-\d{6}$", "")
     cut = pc.replace_substring_regex(index, r"-.*$", "")
-    located = locate(context.videos, _path(folder, index), [_path(folder, whole), _path(folder, cut)])
-
     start_frame, end_frame = cells.integer("start_frame"), cells.integer("end_frame")
     fps = cells.number("fps")
     cells.reject(pc.less_equal(fps, 0), "fps is not positive")
     cells.reject(pc.less(fps, MIN_FPS), f"fps is below {MIN_FPS}")
     cells.reject(pc.less(start_frame, 0), "start_frame is negative")
     cells.reject(pc.less_equal(end_frame, start_frame), "the clip ends before it starts")
+    start, end = _divide(start_frame, fps), _divide(end_frame, fps)
+    sources = [_path(folder, whole), _path(folder, cut)]
+    located = locate(context.videos, _path(folder, index), sources, starts=start)
     video_id = cells.text("video_id")
     is_game = pc.less_equal(download, LAST_GAMING_ID)
     source = clip_struct(
         "source", len(cells), platform="youtube", category=pc.if_else(is_game, "gaming", pa.scalar("city")),
         video_id=video_id, url=pc.binary_join_element_wise("https://www.youtube.com/watch?v=", video_id, ""),
-        start_seconds=_divide(start_frame, fps), end_seconds=_divide(end_frame, fps),
+        start_seconds=start, end_seconds=end,
         start_frame=start_frame, end_frame=end_frame,
     )  # fmt: skip
     media = clip_struct("media", len(cells), fps=fps)
@@ -123,7 +124,7 @@ def _v1_clips(cells: Cells, context: Context) -> dict[str, pa.Array]:
     """Clips keyed by `file_path` (`clip_id` went through a float upstream); `timestamp` is what upstream cuts with."""
     file_path = cells.text("file_path")
     cells.reject(file_path.is_null(), "file_path is missing")
-    parts = cells.match("file_path", _FILE_PATH)
+    parts = cells.match("file_path", _FILE_PATH, example="video_clips/000000100/000000100233.3.mp4")
     download, number = pc.struct_field(parts, "download"), pc.struct_field(parts, "clip")
     clip_id = pc.binary_join_element_wise(download, number, ".")
     plain_id = pc.binary_join_element_wise(pc.utf8_ltrim(download, "0"), number, ".")
@@ -134,9 +135,10 @@ def _v1_clips(cells: Cells, context: Context) -> dict[str, pa.Array]:
         "video_clips", folder, pc.binary_join_element_wise(clip_id, ".mp4", ""), "/"
     )
     is_plain = pc.match_substring_regex(file_path, _PLAIN_PATH)
-    located = locate(context.videos, pc.if_else(is_plain, file_path, canonical), [_path(folder, download)])
-
     start, end = cells.time_pair("timestamp")
+    clip_path = pc.if_else(is_plain, file_path, canonical)
+    located = locate(context.videos, clip_path, [_path(folder, download)], starts=start)
+
     start_frame, end_frame = cells.integer_pair("framestamp")
     cells.reject(pc.less_equal(end, start), "the clip ends before it starts")
     fps, seconds = cells.number("fps"), cells.number("seconds")
@@ -213,15 +215,16 @@ def _windows(
         start_seconds=pa.concat_arrays([nothing, start]).take(order),
         end_seconds=pa.concat_arrays([nothing, end]).take(order),
     )
-    return column, np.bincount(piece_row, minlength=len(cells))
+    distinct = np.unique(np.stack([piece_row, start.fill_null(-1).to_numpy()], axis=1), axis=0)[:, 0].astype(np.int64)
+    return column, np.bincount(distinct, minlength=len(cells))
 
 
 def _platform_and_category(source: pa.Array) -> tuple[pa.Array, pa.Array]:
     """`videvo, %2Ffree-motion-graphics` -> `videvo`, `/free-motion-graphics`; the category may be absent."""
     codes = source.dictionary_encode()
-    names = [name.partition(", ") for name in codes.dictionary.to_pylist()]
-    platform = pa.array([platform or None for platform, _, _ in names], pa.string())
-    category = pa.array([unquote(category) or None for _, _, category in names], pa.string())
+    names = [name.partition(",") for name in codes.dictionary.to_pylist()]
+    platform = pa.array([platform.strip() or None for platform, _, _ in names], pa.string())
+    category = pa.array([unquote(category.strip()) or None for _, _, category in names], pa.string())
     return platform.take(codes.indices), category.take(codes.indices)
 
 

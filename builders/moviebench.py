@@ -55,7 +55,9 @@ class MovieBench(UpstreamBuilder):
         release = find_release(source.annotations)
         movies = [movie for movie in release.movies if subset == "shots" or movie.scenes]
         if not movies:
-            raise AnnotationError(f"{release.root}: no movies_scenes.json, so no scenes; build --subset shots instead")
+            raise AnnotationError(
+                f"{release.root}: movies_scenes.json is missing or empty, so there are no scenes; --subset shots?"
+            )
         chunks = []
         for split in dict.fromkeys(("train", "test", *(movie.split for movie in movies))):
             members = iter([movie for movie in movies if movie.split == split])
@@ -72,8 +74,8 @@ class MovieBench(UpstreamBuilder):
             make = _characters if chunk.table == "characters" else _movie_rows
             yield Piece(rows=pa.Table.from_pylist(make(movies), schema=arrow_schema(chunk.table)))
             return
-        texts = ShotTexts(release, {movie.movie_id for movie in movies})
         rejected: list[Rejected] = []
+        texts = ShotTexts(release, {movie.movie_id for movie in movies}, rejected)
         notes: Counter[str] = Counter()
         make_rows = _scene_rows if chunk.subset == "scenes" else _shot_rows
         rows = (row for movie in movies for row in make_rows(movie, texts, source, rejected, notes))
@@ -171,10 +173,10 @@ def _fill(
     notes: Counter[str],
 ) -> None:
     """Put the shots into the row as clips, with everything known of each."""
-    flags: dict[str, None] = {}
+    flags: dict[str, None] = {"repeated_shot": None} if len(set(shots)) < len(shots) else {}
     in_bank = {alias for character in movie.characters for alias in character.aliases}
     row["clips"] = []
-    for index, shot in enumerate(shots):
+    for index, shot in enumerate(dict.fromkeys(shots)):
         match = SHOT_NAME.match(shot)
         assert match
         start, end = seconds_of(match["start"]), seconds_of(match["end"])

@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import KW_ONLY, dataclass
 from fractions import Fraction
-from itertools import chain, dropwhile
+from itertools import chain
 from typing import BinaryIO, Final, TypeAlias
 
 import av
@@ -258,10 +258,11 @@ class _Source:
 
 
 def _packets(container: InputContainer, stream: VideoStream) -> Generator[_VideoPacket]:
-    """Packets in decoding order, without a last one that is cut off."""
-    cut_off = False
+    """Packets in decoding order from the first keyframe on, without a last one that is cut off."""
+    started = cut_off = False
     for packet in container.demux(stream):
-        if not packet.size:
+        started = started or packet.is_keyframe
+        if not (started and packet.size):
             continue
         if cut_off:
             raise UnreadableVideoError("packets are damaged; download it again")
@@ -270,18 +271,17 @@ def _packets(container: InputContainer, stream: VideoStream) -> Generator[_Video
             yield packet
 
 
-def _decoded(stream: VideoStream, packets: Iterable[_VideoPacket]) -> Iterator[VideoFrame]:
-    """Frames in order of display, from the first keyframe among the packets on.
+def _decoded(stream: VideoStream, packets: Iterator[_VideoPacket]) -> Iterator[VideoFrame]:
+    """Frames in order of display, decoded from packets of which the first is a keyframe.
 
     Decoders leave out the pictures shown before it: they need the keyframe before (open GOP).
     A damaged frame is an error, wanted or not: what is predicted from it looks whole and is not.
     """
-    from_key = dropwhile(lambda packet: not packet.is_keyframe, packets)
-    key = next(from_key, None)
+    key = next(packets, None)
     if key is None:
         return
     previous_pts = _pts(key)
-    for packet in chain([key], from_key, [None]):
+    for packet in chain([key], packets, [None]):
         for frame in stream.codec_context.decode(packet):
             if frame.is_corrupt:
                 raise UnreadableVideoError("frames are damaged; download it again")

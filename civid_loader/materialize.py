@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ from civid_loader.card import write_card
 from civid_loader.errors import AnnotationError, OutputError, UnknownKeysError
 from civid_loader.pool import map_jobs
 from civid_loader.schema import TABLES
-from civid_loader.seal import seal
+from civid_loader.seal import rejected_parts, repeated_rows, seal
 from civid_loader.storage import MANIFEST, Journal, atomic_file, read_manifest, write_json, write_shard
 from civid_loader.upstream.builder import check_tolerance, repeats
 from civid_loader.upstream.inputs import stamp
@@ -136,7 +137,7 @@ def build(
         for number, counts in map_jobs(_run, pending, num_proc=num_proc, label=f"building {name}", quiet=quiet):
             journal.add(number, counts)
         entries = [journal.entries[i] for i in range(len(jobs))]
-        _check_rejected(work, entries, max_rejected)
+        _check_rejected(work, entries, repeated_rows(work, chunks), max_rejected)
         if not any(
             entry["num_rows"] for entry, chunk in zip(entries, chunks, strict=True) if chunk.table == "annotations"
         ):
@@ -277,12 +278,14 @@ def _run(job: _Job) -> dict[str, Any]:
     }
 
 
-def _check_rejected(work: Path, entries: list[dict[str, Any]], max_rejected: float) -> None:
-    num_rejected = sum(sum(entry["rejected"].values()) for entry in entries)
+def _check_rejected(
+    work: Path, entries: list[dict[str, Any]], repeated: dict[int, list[int]], max_rejected: float
+) -> None:
+    num_repeated = sum(map(len, repeated.values()))
+    num_rejected = num_repeated + sum(sum(entry["rejected"].values()) for entry in entries)
     first: list[Rejected] = []
-    for number, entry in enumerate(entries):
-        if entry["rejected"] and len(first) < 10:
-            lines = (work / f"{number:05d}.rejected.jsonl").read_text(encoding="utf-8").splitlines()
-            first += [Rejected(**json.loads(line)) for line in lines[: 10 - len(first)]]
-    num_rows = sum(entry["num_rows"] for entry in entries)
+    for part in rejected_parts(work, len(entries)):
+        with part.open(encoding="utf-8") as lines:
+            first += [Rejected(**json.loads(line)) for line in islice(lines, 10 - len(first))]
+    num_rows = sum(entry["num_rows"] for entry in entries) - num_repeated
     check_tolerance(first, num_rejected, num_rows, max_rejected)

@@ -24,7 +24,7 @@ def seal(root: Path, work: Path, chunks: Sequence[Chunk], entries: Sequence[dict
     Returns:
         What the manifest says of the data: num_rows, shards, rejected, counts.
     """
-    repeated = _repeated_rows(work, chunks)
+    repeated = repeated_rows(work, chunks)
     shards: dict[str, list[str]] = {}
     num_rows: dict[str, dict[str, int]] = {}
     rejected = Counter[str]()
@@ -59,7 +59,7 @@ def seal(root: Path, work: Path, chunks: Sequence[Chunk], entries: Sequence[dict
     }
 
 
-def _repeated_rows(work: Path, chunks: Sequence[Chunk]) -> dict[int, list[int]]:
+def repeated_rows(work: Path, chunks: Sequence[Chunk]) -> dict[int, list[int]]:
     """Chunk number -> rows whose id an earlier row has. Found once, before any shard is moved."""
     path = work / "repeated_ids.json"
     if path.is_file():
@@ -126,7 +126,14 @@ def _finish(source: Path, target: Path, without: list[int] | None, table: str) -
 
 def _gather_rejected(root: Path, work: Path, num_chunks: int, *, has_any: bool) -> None:
     if has_any:
-        parts = [*(work / f"{number:05d}.rejected.jsonl" for number in range(num_chunks))]
         with atomic_file(root / "rejected" / "rows.jsonl") as file:
-            for part in [*parts, work / "repeated_ids.rejected.jsonl"]:
+            for part in rejected_parts(work, num_chunks):
                 file.write(part.read_bytes())
+
+
+def rejected_parts(work: Path, num_chunks: int) -> list[Path]:
+    """Files of rejected rows, in order: one per chunk, then those with repeated ids."""
+    return [
+        *(work / f"{number:05d}.rejected.jsonl" for number in range(num_chunks)),
+        work / "repeated_ids.rejected.jsonl",
+    ]

@@ -6,30 +6,30 @@ from typing import Any, Final
 from civid_loader.upstream.documents import without_surrogates
 
 _FENCE: Final = "```"
+_DECODER: Final = json.JSONDecoder(strict=False)
 
 
 class UnreadableError(ValueError):
     """A record becomes a rejected row with this reason."""
 
 
-def read_answer(item: Any, *, flags: dict[str, None]) -> dict[str, str]:
+def read_answer(item: Any, *, is_raw: bool, flags: dict[str, None]) -> dict[str, str]:
     """Texts by key, from an object, a JSON string, or a raw answer in a code fence; null: none.
 
     Objects and JSON strings went through upstream's parser, which cut texts out of the answer without decoding them:
-    what it left behind is cleaned and flagged. A raw answer is decoded once, here.
+    what it left behind is cleaned and flagged. A raw answer, known by its key or by a fence or prose before
+    the object, is decoded once, here.
 
     Raises:
         UnreadableError: anything else.
     """
     if item is None:
         return {}
-    is_raw = isinstance(item, str) and item.lstrip().startswith(_FENCE)
     if isinstance(item, str):
-        body = item.strip()
-        if is_raw:
-            body = body.removeprefix(_FENCE).removeprefix("json").removesuffix(_FENCE)
+        is_raw = is_raw or not item.lstrip().startswith("{")
+        start = item.find("{") if is_raw else len(item) - len(item.lstrip())
         try:
-            item = json.loads(body, strict=False)
+            item, _ = _DECODER.raw_decode(item, max(start, 0))
         except (ValueError, RecursionError) as error:
             raise UnreadableError(f"a caption is not JSON ({error}): {item[:80]!r}") from error
     if not isinstance(item, dict):

@@ -158,18 +158,25 @@ class CsvBuilder(UpstreamBuilder):
         cls.check_subset(source.subset)
         check_field_map(source, cls.FIELDS)
         chunks = []
+        unseen = {theirs for _, theirs in source.field_map}
         for path, name in find_files(source.annotations, (".csv",)):
-            columns = frozenset(_known_names(source, read_header(path)[0]))
+            if path.suffix.lower() in (".json", ".jsonl"):
+                raise AnnotationError(f"{path}: {cls.TITLE} ships CSV tables, this is JSON; `civid inspect` shows it")
+            header, _ = read_header(path)
+            unseen -= {*header}
+            columns = frozenset(_known_names(source, header))
             if not cls.recognizes(columns):
                 wanted = ", or ".join(", ".join(sorted(needed)) for needed in cls.NEEDS)
                 raise UnknownKeysError(
-                    f"{path}: a {cls.TITLE} table has the columns {wanted}; this one has {', '.join(sorted(columns))}. "
+                    f"{path}: {cls.TITLE} tables have the columns {wanted}; this one has {_shortened(columns)}. "
                     'Are they there under other names? --field-map FILE with {"<name above>": "<name in the file>"}.',
                     keys=columns,
                 )
             subset = source.subset or cls.subset_of(path.name.removesuffix(".csv"), columns)
             for part in plan_ranges(path, range_bytes=CHUNK_BYTES):
                 chunks.append(Chunk(subset=subset, file=name, num_bytes=part.end_byte - part.start_byte, payload=part))
+        if unseen:
+            raise AnnotationError(f"field map: no file has a column {' or '.join(map(repr, sorted(unseen)))}")
         return chunks
 
     @classmethod
@@ -196,6 +203,11 @@ def _known_names(source: Source, columns: tuple[str, ...]) -> list[str]:
     known = {theirs: ours for ours, theirs in source.field_map}
     replaced = {ours for theirs, ours in known.items() if theirs in columns}
     return [known.get(name, f"{name} (replaced)" if name in replaced else name) for name in columns]
+
+
+def _shortened(columns: frozenset[str]) -> str:
+    listed = ", ".join(sorted(columns))
+    return listed if len(listed) <= 400 else f"{listed[:400]}…"
 
 
 def check_field_map(source: Source, fields: tuple[str, ...]) -> None:

@@ -73,10 +73,10 @@ class Cells:
         first, second = self._pair(name, reason)
         return self._seconds(first, reason), self._seconds(second, reason)
 
-    def match(self, name: str, pattern: str) -> pa.StructArray:
+    def match(self, name: str, pattern: str, *, example: str) -> pa.StructArray:
         """Named groups of a regular expression; a cell that is present and does not match is a problem."""
         found = pc.extract_regex(self.text(name), pattern=pattern)
-        return self._must_parse(self.text(name), found, f"{name} does not look like {pattern}")
+        return self._must_parse(self.text(name), found, f"{name} does not look like {example}")
 
     def reject(self, bad: pa.Array, reason: str) -> None:
         """Mark rows as unreadable (null counts as good)."""

@@ -26,7 +26,7 @@ class Scene:
     """A run of shots in one place."""
 
     scene_id: str
-    """`<movie>/<number>`"""
+    """`<movie>/<number>`; `<movie>/<number>_<position>` where upstream uses a number twice."""
     title: str | None
     shots: tuple[str, ...]
     """Shot names in time order."""
@@ -127,7 +127,7 @@ def find_release(annotations: tuple[str, ...]) -> Release:
             shot_files.setdefault(match["movie"], {})[stem] = str(path)
         elif path.suffix.lower() in (".csv", ".tsv") and "annotations" in path.name:
             descriptions = str(path)
-        elif path.suffix.lower() in _PORTRAIT + _AUDIO and _is_character(path.parent.name):
+        elif path.suffix.lower() in _PORTRAIT + _AUDIO and _is_character(path):
             banks.setdefault(_composed(path.parent.parent.name), {}).setdefault(path.parent.name, []).append(inside)
     scenes = {movie: tuple(_scenes(movie, listed)) for movie, listed in documents.get("movies_scenes", {}).items()}
     if not shot_files and not scenes:
@@ -190,8 +190,11 @@ def _text_of(document: dict[str, Any], movie: str) -> str | None:
     return (value.strip() or None) if isinstance(value, str) else None
 
 
-def _is_character(folder: str) -> bool:
-    return "-" in folder and not SHOT_NAME.match(folder)
+def _is_character(path: Path) -> bool:
+    """Whether a picture or sound lies in a folder of the character bank, `<actor>-<character>`."""
+    folder = path.parent.name
+    in_bank = path.parent.parent.parent.name.lower().startswith("character_bank")
+    return (in_bank or "-" in folder) and not SHOT_NAME.match(folder)
 
 
 def _object(path: Path) -> dict[str, Any]:
@@ -204,13 +207,17 @@ def _object(path: Path) -> dict[str, Any]:
 def _scenes(movie: str, listed: Any) -> Iterator[Scene]:
     if not isinstance(listed, dict):
         raise AnnotationError(f"movies_scenes.json: {movie} is {type(listed).__name__}, not an object of scenes")
+    seen: set[str] = set()
     for position, (key, shots) in enumerate(listed.items(), start=1):
         match = _SCENE_KEY.match(key)
         if not isinstance(shots, list) or not all(isinstance(shot, str) for shot in shots):
             raise AnnotationError(f"movies_scenes.json: {movie}, {key!r}: a list of shot names is expected")
+        number = match["number"] if match else str(position)
+        unique = number if number not in seen else f"{number}_{position}"
+        seen.add(unique)
         names = [re.sub(r"\.(avi|mp4|json)$", "", _composed(shot)) for shot in shots]
         yield Scene(
-            scene_id=f"{movie}/{match['number'] if match else position}",
+            scene_id=f"{movie}/{unique}",
             title=(match["title"] if match else key.strip()) or None,
             shots=tuple(in_time_order(names)),
         )
@@ -218,7 +225,7 @@ def _scenes(movie: str, listed: Any) -> Iterator[Scene]:
 
 def _character(folder: str, files: list[str]) -> Character:
     """`Valerie_Tian-Su-Chin`: actor Valerie Tian, character Su-Chin; upstream also says Su, and Chin."""
-    actor, _, rest = folder.partition("-")
+    actor, _, rest = folder.partition("-") if "-" in folder else ("", "", folder)
     name = plain_name(rest)
     aliases = dict.fromkeys([name, plain_name(rest.partition("-")[0]), plain_name(rest.rpartition("-")[2])])
     portraits = sorted((f for f in files if f.lower().endswith(_PORTRAIT)), key=lambda f: ("/best." not in f, f))

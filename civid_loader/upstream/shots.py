@@ -7,15 +7,20 @@ from civid_loader.errors import AnnotationError
 from civid_loader.schema import caption
 from civid_loader.upstream.documents import read_document, without_surrogates
 from civid_loader.upstream.movies import Movie, Release, read_descriptions, read_subtitles
+from civid_loader.upstream.records import Rejected
 
 
 class ShotTexts:
-    """Audio descriptions and subtitles of some movies; subtitle files are read when first needed."""
+    """Audio descriptions and subtitles of some movies; subtitle files are read when first needed.
 
-    def __init__(self, release: Release, movies: set[str]) -> None:
+    A subtitle file that cannot be read is added to `rejected`; its shots have none.
+    """
+
+    def __init__(self, release: Release, movies: set[str], rejected: list[Rejected]) -> None:
         self._root = release.root
         self._descriptions = read_descriptions(release.descriptions_file, movies) if release.descriptions_file else {}
         self._subtitle_files = release.subtitle_files
+        self._rejected = rejected
         self._subtitles: dict[str, list[tuple[float, float, str]]] = {}
 
     def file_of(self, movie: Movie, shot: str) -> str:
@@ -45,7 +50,13 @@ class ShotTexts:
         if name not in self._subtitle_files:
             return []
         if name not in self._subtitles:
-            self._subtitles[name] = read_subtitles(self._subtitle_files[name])
+            path = self._subtitle_files[name]
+            try:
+                self._subtitles[name] = read_subtitles(path)
+            except AnnotationError as error:
+                self._subtitles[name] = []
+                reason = str(error).removeprefix(f"{path}: ")
+                self._rejected.append(Rejected(file=Path(path).name, row_index=0, reason=reason, raw=name))
         return self._subtitles[name]
 
 

@@ -97,13 +97,16 @@ class VideoIndex:
         return pa.array(pointers, pa.string()), ambiguous
 
 
-def locate(index: VideoIndex | None, clips: pa.Array, sources: Sequence[pa.Array] = ()) -> Located:
+def locate(
+    index: VideoIndex | None, clips: pa.Array, sources: Sequence[pa.Array] = (), *, starts: pa.Array | None = None
+) -> Located:
     """The trimmed clip where there is one, else the raw source video, else upstream's name for the clip.
 
     Args:
         index: the scanned root; null where the user named none.
         clips: upstream's names of the trimmed clips.
         sources: upstream's names of the whole videos, best first.
+        starts: where the clips begin in them; where that is null, a whole video is of no use. Null: known for all.
     """
     num_rows = len(clips)
     is_trimmed = np.ones(num_rows, dtype=np.bool_)
@@ -113,6 +116,8 @@ def locate(index: VideoIndex | None, clips: pa.Array, sources: Sequence[pa.Array
     video, ambiguous = index.find(clips)
     for names in sources:
         missing = video.is_null().to_numpy(zero_copy_only=False)
+        if starts is not None:
+            missing &= starts.is_valid().to_numpy(zero_copy_only=False)
         if not missing.any():
             break
         found, several = index.find(pc.if_else(pa.array(missing), names, pa.scalar(None, pa.string())))

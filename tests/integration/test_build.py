@@ -173,3 +173,13 @@ def test_arguments_out_of_range_are_refused(arguments: dict[str, float], tmp_pat
     table = _table(tmp_path / "ytb.csv", 10)
     with pytest.raises(ValueError, match="num_proc must be >= 1"):
         cl.build("lvd2m", annotations=table, output=tmp_path / "out", **arguments)  # type: ignore[arg-type]
+
+
+def test_repeated_ids_count_as_rejected(tmp_path: Path) -> None:
+    table = _table(tmp_path / "ytb.csv", 10)
+    table.write_text(table.read_text() + table.read_text().splitlines()[-1] + "\n")
+    with pytest.raises(TooManyRejectedError, match=r"(?s)1 of 11 rows.*its id is already that of another row"):
+        cl.build("lvd2m", annotations=table, output=tmp_path / "out", quiet=True)
+    report = cl.build("lvd2m", annotations=table, output=tmp_path / "out", quiet=True, max_rejected=0.1)
+    assert report.num_rows == {"annotations": {"train": 10}}
+    assert sum(report.rejected.values()) == 1
