@@ -54,7 +54,10 @@ def open_video(pointer: str, *, root: str | None) -> BinaryIO:
         return _open_member(pointer, archive=member["archive"], name=member["member"], root=root)
     if "://" in pointer:
         return _open_url(pointer)
-    return open(_local_path(pointer, root=root), "rb")
+    path = _local_path(pointer, root=root)
+    if not os.path.getsize(path):
+        raise VideoNotFoundError(f"{path}: the file is empty, as failed downloads are; download it again")
+    return open(path, "rb")
 
 
 def _local_path(pointer: str, *, root: str | None) -> str:
@@ -74,8 +77,6 @@ def _local_path(pointer: str, *, root: str | None) -> str:
                 "behind a link, name the folder the link points to as the root"
             )
     if os.path.isfile(path):
-        if not os.path.getsize(path):
-            raise VideoNotFoundError(f"{path}: the file is empty, as failed downloads are; download it again")
         return path
     if root is not None and not os.path.isdir(root):
         raise ValueError(f"the video root {root!r} is not a folder; pass the folder that holds the videos")

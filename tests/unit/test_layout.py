@@ -19,7 +19,7 @@ ORDER = (
     ("errors", "schema", "progress"),
     ("storage", "pool"),
     ("videos",),
-    ("sampling",),
+    ("sampling", "stream"),
     ("decoding",),
     ("upstream",),
     ("builders",),

@@ -1,0 +1,122 @@
+"""Rows with pointers in, samples with decoded frames out: the transform between a dataset and the training loop.
+
+Legend: N clips of a sample, T frames, C = 3 channels (RGB), H height, W width.
+"""
+# ruff: noqa: N806 - tensors carry their shape.
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Final, Literal, get_args
+
+import torch
+
+from civid_loader.decoding import Frames, read_frames
+from civid_loader.errors import VideoError, VideoNotFoundError
+from civid_loader.sampling import Sampler
+from civid_loader.schema import SINGLE_CAPTION_KINDS
+from civid_loader.videos import open_video
+
+DEFAULT_CAPTIONS: Final = ("dense", "content", "refined", "plot", "raw", "short")
+"""The caption a clip is trained on where the user names none: the first of these that it has. The fullest description
+each dataset gives comes first: MiraData dense, CI-VID content, LVD-2M refined, MovieBench plot."""
+
+Missing = Literal["error", "mask"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodeClips:
+    """Decode the clips of each sample; for `Dataset.with_transform`. Holds settings only, so it pickles.
+
+    Per sample it returns `sample_id`; `clip_ids`, list of N; `frames_NTCHW`, uint8; `mask_NT`, bool, False where there
+    is no frame: the clip is missing, or has fewer times than another clip of the sample; `pts_seconds_NT`, float64,
+    seconds from the clip's start, 0 where the mask is False; `texts`, list of N, None where the clip has no such
+    caption. Frames are 0 where the mask is False. Of the row it needs `sample_id` and `clips`.
+
+    Raises, when a row is read:
+        VideoError: the class that `open_video` or `read_frames` raised, with the sample and the clip in front.
+        ValueError: clips of one sample differ in size and `size` is None; columns are missing; see also `open_video`.
+    """
+
+    videos: str | None
+    """The video root: the folder relative pointers start from. None when there are only absolute ones and URLs."""
+    frames: Sampler
+    """Times of each clip to decode."""
+    size: tuple[int, int] | None = None
+    """(height, width) in px, see `read_frames`; None = as stored, if all clips of a sample agree."""
+    captions: Sequence[str] | None = None
+    """Kinds in order of preference, of `schema.SINGLE_CAPTION_KINDS` (no transitions); None = `DEFAULT_CAPTIONS`."""
+    missing: Missing = "error"
+    """A clip without a file: raise, or keep its place with mask False. A file that cannot be read always raises."""
+
+    def __post_init__(self) -> None:
+        if self.missing not in get_args(Missing):
+            raise ValueError(f"missing={self.missing!r}: must be one of {', '.join(get_args(Missing))}")
+        if isinstance(self.captions, str):
+            raise ValueError(f"captions={self.captions!r}: give a list of kinds, [{self.captions!r}]")
+        for kind in self.captions or ():
+            if kind not in SINGLE_CAPTION_KINDS:
+                close = "".join(
+                    f" (did you mean {near!r}?)" for near in get_close_matches(kind, SINGLE_CAPTION_KINDS, n=1)
+                )
+                raise ValueError(
+                    f"captions: a clip has no kind {kind!r}{close}; the kinds are {', '.join(SINGLE_CAPTION_KINDS)}"
+                )
+
+    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+        """Columns of rows in, columns of samples out, in the same order."""
+        if absent := {"sample_id", "clips"} - batch.keys():
+            raise ValueError(f"the columns {sorted(absent)} are needed to decode clips; there are {sorted(batch)}")
+        samples = [self._sample(*row) for row in zip(batch["sample_id"], batch["clips"], strict=True)]
+        return {column: [sample[column] for sample in samples] for column in samples[0]} if samples else {}
+
+    def _sample(self, sample_id: str, clips: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        return {
+            "sample_id": sample_id,
+            "clip_ids": [clip["clip_id"] for clip in clips],
+            **_stack(sample_id, [self._decode(sample_id, clip) for clip in clips], size=self.size),
+            "texts": [_text(clip["captions"] or [], self.captions or DEFAULT_CAPTIONS) for clip in clips],
+        }
+
+    def _decode(self, sample_id: str, clip: Mapping[str, Any]) -> Frames | None:
+        """Frames of a clip; None where it is missing and that is allowed."""
+        source = clip["source"] or {}
+        span = None if clip["trimmed"] else (source.get("start_seconds") or 0.0, source.get("end_seconds"))
+        try:
+            if clip["video"] is None:
+                raise VideoNotFoundError("upstream names no video")
+            with open_video(clip["video"], root=self.videos) as file:
+                return read_frames(file, self.frames, span=span, size=self.size)
+        except VideoError as error:
+            if self.missing == "mask" and isinstance(error, VideoNotFoundError):
+                return None
+            cure = "; missing='mask' keeps its place empty" if isinstance(error, VideoNotFoundError) else ""
+            raise type(error)(f"sample {sample_id}, clip {clip['clip_id']}: {error}{cure}") from error
+
+
+def _stack(sample_id: str, clips: Sequence[Frames | None], *, size: tuple[int, int] | None) -> dict[str, torch.Tensor]:
+    """One tensor of all clips; places without a frame stay 0."""
+    shapes = {(3, *size)} if size else {tuple(clip.frames_TCHW.shape[1:]) for clip in clips if clip is not None}
+    if len(shapes) != 1:
+        found = ", ".join(f"{height}x{width}" for _, height, width in sorted(shapes)) or "none, all are missing"
+        raise ValueError(f"sample {sample_id}: its clips have no one size (height x width: {found}); pass size=")
+    num_frames = max((len(clip.pts_seconds) for clip in clips if clip is not None), default=1)
+    frames_NTCHW = torch.zeros((len(clips), num_frames, *shapes.pop()), dtype=torch.uint8)
+    mask_NT = torch.zeros((len(clips), num_frames), dtype=torch.bool)
+    pts_seconds_NT = torch.zeros((len(clips), num_frames), dtype=torch.float64)
+    for n, clip in enumerate(clips):
+        if clip is not None:
+            frames_NTCHW[n, : len(clip.pts_seconds)] = clip.frames_TCHW
+            mask_NT[n, : len(clip.pts_seconds)] = True
+            pts_seconds_NT[n, : len(clip.pts_seconds)] = clip.pts_seconds
+    return {"frames_NTCHW": frames_NTCHW, "mask_NT": mask_NT, "pts_seconds_NT": pts_seconds_NT}
+
+
+def _text(captions: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> str | None:
+    """The captions of the first kind there is, its windows joined in order of time; one annotator's, never a mix."""
+    for kind in kinds:
+        of_kind = [caption for caption in captions if caption["kind"] == kind]
+        if of_kind:
+            own = [caption for caption in of_kind if caption["annotator"] == of_kind[0]["annotator"]]
+            return " ".join(c["text"] for c in sorted(own, key=lambda c: c["start_seconds"] or 0.0))
+    return None
