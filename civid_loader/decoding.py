@@ -30,7 +30,7 @@ Video: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
 
 # Only containers that hold their own data. FFmpeg also plays text that names other files (concat, HLS, DASH): a "video"
 # of 30 bytes would then read any file of this machine.
-_OPEN_OPTIONS: Final = {"format_whitelist": "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,ivf,mp3,wav,flac,aac"}
+_OPEN_OPTIONS: Final = {"format_whitelist": "mov,matroska,avi,mpegts,mpeg,asf,ogg,ivf,mp3,wav,flac,aac"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,9 +11,12 @@ T = TypeVar("T")
 
 def track(items: Iterable[T], *, label: str, total: int, quiet: bool = False) -> Iterator[T]:
     """Pass `items` on while a bar shows how many of `total` came by and how long the rest will take."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield from items
+        return
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as progress:
+    with Progress(*columns, console=console) as progress:
         yield from progress.track(items, description=label, total=total)
