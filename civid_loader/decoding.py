@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import BinaryIO, Final, TypeAlias
+from typing import Any, BinaryIO, Final, TypeAlias
 
 import av
 import av.error
@@ -31,6 +31,8 @@ Video: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
 # Only containers that hold their own data. FFmpeg also plays text that names other files (concat, HLS, DASH): a "video"
 # of 30 bytes would then read any file of this machine.
 _OPEN_OPTIONS: Final = {"format_whitelist": "mov,matroska,avi,mpegts,mpeg,asf,ogg,ivf,mp3,wav,flac,aac"}
+# From PyAV 17 on the conversion starts threads of its own unless told not to; before, it knows no such argument.
+_ONE_THREAD: Final[dict[str, Any]] = {"threads": 1} if int(av.__version__.partition(".")[0]) >= 17 else {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,7 +169,7 @@ def _collect(
 
 def _rgb(frame: VideoFrame, reformatter: VideoReformatter) -> torch.Tensor:
     """The frame as displayed, CHW: PyAV states the rotation and leaves it to us."""
-    image_HWC = reformatter.reformat(frame, format="rgb24").to_ndarray()
+    image_HWC = reformatter.reformat(frame, format="rgb24", **_ONE_THREAD).to_ndarray()
     turned_HWC = np.rot90(image_HWC, frame.rotation // 90)
     return torch.from_numpy(np.ascontiguousarray(turned_HWC)).permute(2, 0, 1)
 

@@ -173,10 +173,10 @@ def _close_records(data: bytes, *, at_end: bool) -> npt.NDArray[np.int64]:
         number = num_checked + int(long[0]) if len(long) else len(ends)
         begin = int(ends[number - 1]) if number else 0
         if number == len(ends):
-            is_open = data.count(b'"', begin) % 2 == 1
-            if begin == len(data) or not (at_end or (is_open and len(data) - begin > MAX_RECORD_BYTES)):
+            rest_bytes = len(data) - begin
+            if not rest_bytes or (rest_bytes <= MAX_RECORD_BYTES and not at_end):
                 return ends
-            if not is_open:
+            if rest_bytes <= MAX_RECORD_BYTES and data.count(b'"', begin) % 2 == 0:
                 return np.append(ends, len(data))
         newline = data.find(b"\n", begin)
         if newline < 0:

@@ -209,7 +209,7 @@ def _v1_sample(number: int, row: dict[str, str], file: str, subset: str) -> Samp
         flags.append("frames_disagree_with_timestamp")
     if not re.fullmatch(r"(?:[\w-]+/)*[\w.-]+", path, re.ASCII):
         path = f"video_clips/{int(match[1]) // 1000:09d}/{match[1]}.{match[2]}.mp4"
-    platform, _, category = (text_of(row, "source") or "").partition(", ")
+    platform, _, category = (part.strip() for part in (text_of(row, "source") or "").partition(","))
     clip = _clip(
         f"{match[1]}.{match[2]}",
         video=path,

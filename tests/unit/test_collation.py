@@ -1,0 +1,82 @@
+from typing import Any
+
+import pytest
+import torch
+
+from civid_loader.collation import Batch, collate
+
+
+def sample(
+    name: str,
+    *,
+    num_clips: int = 1,
+    num_frames: int = 2,
+    size: tuple[int, int] = (4, 6),
+    dtype: torch.dtype = torch.uint8,
+) -> dict[str, Any]:
+    return {
+        "sample_id": name,
+        "clip_ids": [f"{name}-{n}" for n in range(num_clips)],
+        "frames_NTCHW": torch.full((num_clips, num_frames, 3, *size), 7, dtype=dtype),
+        "mask_NT": torch.ones((num_clips, num_frames), dtype=torch.bool),
+        "pts_seconds_NT": torch.full((num_clips, num_frames), 0.5, dtype=torch.float64),
+        "texts": [f"text {name}-{n}" for n in range(num_clips)],
+    }
+
+
+def test_clips_and_frames_are_padded() -> None:
+    batch = collate([sample("a", num_clips=3, num_frames=1), sample("b", num_clips=1, num_frames=4)])
+    assert batch.frames_BNTCHW.shape == (2, 3, 4, 3, 4, 6)
+    assert batch.mask_BNT.tolist() == [
+        [[True, False, False, False]] * 3,
+        [[True] * 4, [False] * 4, [False] * 4],
+    ]
+    assert torch.equal(batch.frames_BNTCHW, batch.mask_BNT[..., None, None, None].expand(2, 3, 4, 3, 4, 6) * 7)
+    assert torch.equal(batch.pts_seconds_BNT, batch.mask_BNT * 0.5)
+    assert batch.texts == [["text a-0", "text a-1", "text a-2"], ["text b-0", None, None]]
+    assert batch.clip_ids == [["a-0", "a-1", "a-2"], ["b-0", None, None]]
+    assert batch.sample_ids == ["a", "b"]
+    assert (batch.frames_BNTCHW.dtype, batch.mask_BNT.dtype) == (torch.uint8, torch.bool)
+    assert batch.pts_seconds_BNT.dtype == torch.float64
+
+
+def test_a_batch_is_a_copy() -> None:
+    one = sample("a")
+    batch = collate([one])
+    one["frames_NTCHW"].zero_()
+    assert int(batch.frames_BNTCHW.min()) == 7
+
+
+@pytest.mark.parametrize(
+    ("other", "described"),
+    [
+        (sample("b", size=(4, 8)), "4x8 px, 3 channels, torch.uint8"),
+        (sample("b", dtype=torch.float32), "torch.float32"),
+    ],
+)
+def test_frames_that_differ_name_both_samples_and_the_cure(other: dict[str, Any], described: str) -> None:
+    with pytest.raises(ValueError, match=rf"samples a and b .* 4x6 px.*{described}; pass size=\(height, width\)"):
+        collate([sample("a"), sample("a2"), other])
+    with pytest.raises(ValueError, match="no samples"):
+        collate([])
+
+
+def test_to_a_device() -> None:
+    batch = collate([sample("a")])
+    moved = batch.to("meta", non_blocking=True)
+    assert {moved.frames_BNTCHW.device.type, moved.mask_BNT.device.type, moved.pts_seconds_BNT.device.type} == {"meta"}
+    assert (moved.texts, moved.sample_ids, moved.clip_ids) == (batch.texts, batch.sample_ids, batch.clip_ids)
+    assert batch.frames_BNTCHW.device.type == "cpu"
+
+
+def test_pin_memory_pins_every_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[tuple[int, ...]] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tuple(tensor.shape))
+        return tensor.clone()
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    batch = collate([sample("a")]).pin_memory()
+    assert isinstance(batch, Batch)
+    assert pinned == [(1, 1, 2, 3, 4, 6), (1, 1, 2), (1, 1, 2)]
