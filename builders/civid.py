@@ -5,19 +5,17 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from itertools import islice
 from typing import Any, Final
 
-import pyarrow as pa
-
 from civid_loader.errors import UnknownKeysError
-from civid_loader.schema import arrow_schema, caption, empty_sample
 from civid_loader.upstream.answers import UnreadableError, read_answer
 from civid_loader.upstream.builder import UpstreamBuilder, check_field_map
 from civid_loader.upstream.documents import JsonRange, JsonRecord, plan_json, read_json
 from civid_loader.upstream.inputs import find_files
 from civid_loader.upstream.records import Chunk, Context, Piece, Rejected, Source, Terms
-from civid_loader.upstream.rows import point_to_files
+from civid_loader.upstream.sequences import NO_TEXTS, Sequence, SequenceRows, Texts
 from civid_loader.upstream.tables import read_header
 from civid_loader.upstream.video_index import relative_name
 
@@ -51,6 +49,8 @@ ANNOTATOR: Final = "upstream:gpt-4o"
 ROWS_PER_PIECE: Final = 2000
 CHUNK_BYTES: Final = 32 << 20
 """JSON holds every key again in every record: half the input size of a CSV chunk gives shards as large."""
+
+FieldMap = tuple[tuple[str, str], ...]
 
 
 class CIVID(UpstreamBuilder):
@@ -108,15 +108,17 @@ class CIVID(UpstreamBuilder):
     def read(cls, chunk: Chunk, source: Source, context: Context) -> Iterator[Piece]:
         records = ((part, record) for part in chunk.payload for record in read_json(part))
         while batch := list(islice(records, ROWS_PER_PIECE)):
-            rows, rejected, notes = [], [], Counter[str]()
+            rows, rejected, notes = SequenceRows(), [], Counter[str]()
             for part, record in batch:
                 try:
-                    rows.append(_sample(part, record, chunk.subset, source, notes))
+                    _add_sample(rows, part, record, chunk.subset, source, notes)
                 except UnreadableError as error:
                     raw = record.raw or json.dumps(record.value, ensure_ascii=False)
                     rejected.append(Rejected(file=part.file, row_index=record.row_index, reason=str(error), raw=raw))
-            point_to_files(rows, context)
-            table = pa.Table.from_pylist(rows, schema=arrow_schema("annotations"))
+            table = rows.table(
+                context, annotator=ANNOTATOR, sample_annotator="upstream:qwen2.5-vl", license=cls.TERMS.license,
+                dataset="civid", subset=chunk.subset,
+            )  # fmt: skip
             yield Piece(rows=table, rejected=rejected, notes=notes)
 
 
@@ -152,27 +154,38 @@ def _check_first_record(part: JsonRange, source: Source) -> None:
 
 def _roles(record: Mapping[str, Any], source: Source) -> dict[str, Any]:
     """What the record says, by role; keys are compared without a colon at the end."""
-    plain = {key.rstrip(": "): value for key, value in record.items()}
-    mapped = dict(source.field_map)
     roles = {}
-    for role, names in ROLES.items():
-        candidates = (mapped[role].rstrip(": "),) if role in mapped else names
-        found = next((name for name in candidates if plain.get(name) is not None), None)
+    for role, keys in _keys_by_role(tuple(record), source.field_map).items():
+        found = next((key for key in keys if record[key] is not None), None)
         if found is not None:
-            roles[role] = plain[found]
+            roles[role] = record[found]
             roles[f"{role} as answers"] = found.startswith("response_")
-    if "clips" not in roles and isinstance(plain.get("path"), list):
-        roles["clips"] = plain["path"]
+    path = next((value for key, value in record.items() if key.rstrip(": ") == "path"), None)
+    if "clips" not in roles and isinstance(path, list):
+        roles["clips"] = path
     return roles
 
 
-def _sample(part: JsonRange, record: JsonRecord, subset: str, source: Source, notes: Counter[str]) -> dict[str, Any]:
+@lru_cache(maxsize=64)
+def _keys_by_role(keys: tuple[str, ...], field_map: FieldMap) -> dict[str, list[str]]:
+    """Role -> keys of the record it may stand under, best first."""
+    plain = {key.rstrip(": "): key for key in keys}
+    mapped = dict(field_map)
+    return {
+        role: [plain[name] for name in ((mapped[role].rstrip(": "),) if role in mapped else names) if name in plain]
+        for role, names in ROLES.items()
+    }
+
+
+def _add_sample(
+    rows: SequenceRows, part: JsonRange, record: JsonRecord, subset: str, source: Source, notes: Counter[str]
+) -> None:
     if record.reason:
         raise UnreadableError(record.reason)
     if not isinstance(record.value, dict):
         raise UnreadableError(f"a record is an object, not {type(record.value).__name__}")
     roles = _roles(record.value, source)
-    _note_unmapped(record.value, source, notes)
+    notes.update(_unmapped(tuple(record.value), source.field_map))
     singles, joints = (_as_list(roles.get(role), role) for role in ("singles", "joints"))
     paths = _as_list(roles.get("clips"), "clips")
     num_clips = len(paths) or len(singles)
@@ -185,59 +198,29 @@ def _sample(part: JsonRange, record: JsonRecord, subset: str, source: Source, no
     index = roles.get("sequence_index", 0)
     if type(index) is not int or not 0 <= index < 2**31:
         raise UnreadableError(f"sequence index {index!r} is not a whole number (of 32 bits)")
-    flags: dict[str, None] = {}
-    key = _key(part, record, roles)
-    sample = empty_sample()
-    sample |= {
-        "sample_id": f"civid/{subset}/{key}",
-        "dataset": "civid",
-        "subset": subset,
-        "level": "sequence",
-        "clips": [
-            {
-                "clip_id": f"{key}/{i:03d}",
-                "index": i,
-                "video": relative_name(_as_text(paths[i], "a clip") or "") or None if paths else None,
-                "trimmed": True,
-                "source": {"video_id": roles["video_md5"]},
-                "captions": _captions(
-                    singles[i] if singles else None, SINGLE_KINDS, source, flags, is_raw=roles.get("singles as answers")
-                ),
-                "characters": [],
-                "scores": [],
-            }
-            for i in range(num_clips)
-        ],
-        "transitions": [
-            {
-                "from_index": i,
-                "to_index": i + 1,
-                "captions": _captions(joint, JOINT_KINDS, source, flags, is_raw=roles.get("joints as answers")),
-            }
-            for i, joint in enumerate(joints)
-        ],
-        "provenance": {
-            "annotation_file": part.file,
-            "row_index": record.row_index,
-            "license": CIVID.TERMS.license,
-        },
-    }
     entity = _as_text(roles.get("entity"), "entity")
-    if entity and entity.lower() not in ("none", "none."):
-        sample["captions"] = [caption("main_object", entity, "upstream:qwen2.5-vl")]
-    if "sequence_index" in roles:
-        sample["hierarchy"] = {"sequence_index": roles["sequence_index"]}
-    sample["flags"] = list(flags)
-    return sample
-
-
-def _note_unmapped(record: Mapping[str, Any], source: Source, notes: Counter[str]) -> None:
-    known = (
-        {name for names in ROLES.values() for name in names}
-        | PASSED_OVER
-        | {name.rstrip(": ") for _, name in source.field_map}
+    flags: dict[str, None] = {}
+    sample = Sequence(
+        key=_key(part, record, roles),
+        file=part.file,
+        row_index=record.row_index,
+        sequence_index=roles.get("sequence_index"),
+        video_id=roles["video_md5"],
+        videos=[relative_name(_as_text(path, "a clip") or "") or None for path in paths] or [None] * num_clips,
+        about_clips=_captions(singles, SINGLE_KINDS, source, flags, is_raw=roles.get("singles as answers", False))
+        or [NO_TEXTS] * num_clips,
+        about_steps=_captions(joints, JOINT_KINDS, source, flags, is_raw=roles.get("joints as answers", False)),
+        about_all=(("main_object",), (entity,)) if entity and entity.lower() not in ("none", "none.") else NO_TEXTS,
+        flags=flags,
     )
-    notes.update(f"key not read: {key}" for key in record if key.rstrip(": ") not in known)
+    rows.add(sample)
+
+
+@lru_cache(maxsize=64)
+def _unmapped(keys: tuple[str, ...], field_map: FieldMap) -> tuple[str, ...]:
+    known = {name for names in ROLES.values() for name in names} | PASSED_OVER
+    known |= {name.rstrip(": ") for _, name in field_map}
+    return tuple(f"key not read: {key}" for key in keys if key.rstrip(": ") not in known)
 
 
 def _as_list(value: Any, role: str) -> list[Any]:
@@ -265,17 +248,29 @@ def _key(part: JsonRange, record: JsonRecord, roles: Mapping[str, Any]) -> str:
 
 
 def _captions(
-    item: Any, kinds: Mapping[str, str], source: Source, flags: dict[str, None], *, is_raw: bool | None
-) -> list[dict[str, Any]]:
-    """Captions of one item; null: none."""
-    names = {source.renamed(name).rstrip(": "): kind for name, kind in kinds.items()}
-    captions = []
-    for key, text in read_answer(item, is_raw=bool(is_raw), flags=flags).items():
-        kind = names.get(key.strip().rstrip(": "))
-        if kind is None:
+    items: list[Any], kinds: Mapping[str, str], source: Source, flags: dict[str, None], *, is_raw: bool
+) -> list[Texts]:
+    """(kinds, texts) of each item; null: none."""
+    found: list[Texts] = []
+    for item in items:
+        answer = read_answer(item, is_raw=is_raw, flags=flags)
+        names = _kinds(tuple(answer), tuple(kinds.items()), source.field_map)
+        texts = tuple(answer.values())
+        if not all(texts):
+            names = tuple(name for name, text in zip(names, texts, strict=True) if text)
+            texts = tuple(filter(None, texts))
+        found.append((names, texts))
+    return found
+
+
+@lru_cache(maxsize=256)
+def _kinds(keys: tuple[str, ...], kinds: tuple[tuple[str, str], ...], field_map: FieldMap) -> tuple[str, ...]:
+    """The kind of caption each key stands for."""
+    renamed = dict(field_map)
+    names = {renamed.get(name, name).rstrip(": "): kind for name, kind in kinds}
+    for key in keys:
+        if key.strip().rstrip(": ") not in names:
             close = difflib.get_close_matches(key, names, n=1)
             hint = f"; map it with --field-map if it is {close[0]!r}" if close else ""
             raise UnreadableError(f"a caption has the unknown key {key!r}{hint}; known: {', '.join(names)}")
-        if text:
-            captions.append(caption(kind, text, ANNOTATOR))
-    return captions
+    return tuple(names[key.strip().rstrip(": ")] for key in keys)

@@ -33,7 +33,8 @@ _INDEX: Final = r"^(?P<download>\d{12})_(?P<video>.{11})-(?P<clip>\d{6})$"
 _FILE_PATH: Final = r"(?P<download>\d{12})\.(?P<clip>\d+)(?:\.\w+)?$"
 _PLAIN_PATH: Final = r"^(?:[\w-]+/)*[\w.-]+$"
 """Any other path could lead out of the video root."""
-_WINDOW: Final = r"(?s)\|\|\|\s*(?P<start>\d+)\s*\|\|\|\s*(?P<end>\d+)\s*\|\|\|\s*(?P<text>.*?)\s*(?:\|\|\|)?\s*$"
+_STAND_IN: Final = "|||0|||1|||-"
+"""Takes the place of a window that cannot be read while its row is being rejected."""
 
 
 class MiraData(CsvBuilder):
@@ -141,7 +142,7 @@ def _v1_clips(cells: Cells, context: Context) -> dict[str, pa.Array]:
 
     start_frame, end_frame = cells.integer_pair("framestamp")
     cells.reject(pc.less_equal(end, start), "the clip ends before it starts")
-    fps, seconds = cells.number("fps"), cells.number("seconds")
+    fps, seconds = cells.positive(cells.number("fps")), cells.positive(cells.number("seconds"))
     by_frames = pc.abs(pc.subtract(_divide(start_frame, fps), start))
     cells.flag("frames_disagree_with_timestamp", pc.greater(by_frames, 0.1))
     platform, category = _platform_and_category(cells.text("source"))
@@ -149,10 +150,10 @@ def _v1_clips(cells: Cells, context: Context) -> dict[str, pa.Array]:
         "source", len(cells), platform=platform, category=category, video_id=cells.text("video_id"),
         url=cells.text("video_url"), start_seconds=start, end_seconds=end, start_frame=start_frame, end_frame=end_frame,
     )  # fmt: skip
-    width, height = (cells.integer(name, num_bits=32) for name in ("width", "height"))
+    width, height = (cells.positive(cells.integer(name, num_bits=32)) for name in ("width", "height"))
     media = clip_struct(
         "media", len(cells), width=width, height=height, fps=fps, duration_seconds=seconds,
-        num_frames=cells.integer("frame_number"),
+        num_frames=cells.positive(cells.integer("frame_number")),
     )  # fmt: skip
     return {"clip_id": clip_id, "source": source, "media": media, **pointer_fields(cells, located)}
 
@@ -193,19 +194,30 @@ def _windows(
     piece = pieces.flatten()
     content = pc.not_equal(pc.utf8_trim(piece, "[ \t"), "")
     piece_row, piece = piece_row[content.to_numpy(zero_copy_only=False)], piece.filter(content)
-    found = pc.extract_regex(piece, pattern=_WINDOW)
-    unread = np.isin(np.arange(len(cells)), piece_row[found.is_null().to_numpy(zero_copy_only=False)])
-    cells.reject(pa.array(unread), f"{name}: a caption window cannot be read")
-    start, end = (pc.cast(pc.struct_field(found, edge), pa.float64()) for edge in ("start", "end"))
-    backwards = piece_row[_true(pc.or_(pc.greater_equal(start, end), pc.invert(pc.is_finite(end))))]
-    cells.reject(pa.array(np.isin(np.arange(len(cells)), backwards)), f"{name}: a caption window ends before it starts")
+    parts = pc.split_pattern(piece, "|||", max_splits=3)
+    is_whole = pc.equal(pc.list_value_length(parts), 4)
+    if not pc.all(is_whole).as_py():
+        parts = pc.split_pattern(pc.if_else(is_whole, piece, _STAND_IN), "|||", max_splits=3)
+    edges = [pc.utf8_trim_whitespace(pc.list_element(parts, place)) for place in (1, 2)]
+    is_timed = pc.and_(*(pc.match_substring_regex(edge, r"^\d{1,9}$") for edge in edges))
+    start, end = (pc.cast(pc.if_else(is_timed, edge, "0"), pa.float64()) for edge in edges)
+    is_forward = pc.or_(pc.less(start, end), pc.invert(is_timed))
+    for good, reason in (
+        (pc.and_(is_whole, is_timed), "a caption window cannot be read"),
+        (is_forward, "a caption window ends before it starts"),
+    ):
+        bad_rows = piece_row[~good.to_numpy(zero_copy_only=False)]
+        cells.reject(pa.array(np.isin(np.arange(len(cells)), bad_rows)), f"{name}: {reason}")
 
     plain_rows = np.flatnonzero(~is_coded.to_numpy(zero_copy_only=False))
     rows = np.concatenate([plain_rows, piece_row])
     starts = np.concatenate([np.full(len(plain_rows), -1.0), start.to_numpy(zero_copy_only=False)])
     order = pa.array(np.lexsort((starts, rows)))
     nothing = pa.nulls(len(plain_rows), pa.float64())
-    window_text = pc.utf8_trim_whitespace(pc.struct_field(found, "text"))
+    window_text = pc.list_element(parts, 3)
+    if pc.any(pc.ends_with(window_text, "|||")).as_py():
+        window_text = pc.replace_substring_regex(window_text, r"\|\|\|$", "")
+    window_text = pc.utf8_trim_whitespace(window_text)
     window_text = pc.if_else(pc.equal(window_text, ""), pa.scalar(None, pa.string()), window_text)
     column = CaptionColumn(
         kind=name.removesuffix("_caption"),
@@ -215,7 +227,7 @@ def _windows(
         start_seconds=pa.concat_arrays([nothing, start]).take(order),
         end_seconds=pa.concat_arrays([nothing, end]).take(order),
     )
-    distinct = np.unique(np.stack([piece_row, start.fill_null(-1).to_numpy()], axis=1), axis=0)[:, 0].astype(np.int64)
+    distinct = np.unique(np.stack([piece_row, start.to_numpy()], axis=1), axis=0)[:, 0].astype(np.int64)
     return column, np.bincount(distinct, minlength=len(cells))
 
 
@@ -239,7 +251,3 @@ def _path(folder: pa.Array, stem: pa.Array) -> pa.Array:
 
 def _divide(frames: pa.Array, fps: pa.Array) -> pa.Array:
     return pc.divide(pc.cast(frames, pa.float64()), fps)
-
-
-def _true(mask: pa.Array) -> npt.NDArray[np.bool_]:
-    return np.asarray(pc.fill_null(mask, False).to_numpy(zero_copy_only=False), dtype=np.bool_)

@@ -81,8 +81,8 @@ def repeated_rows(work: Path, chunks: Sequence[Chunk]) -> dict[int, list[int]]:
 
 
 def _id_hashes(path: Path, column: str) -> npt.NDArray[np.uint64]:
-    ids = pq.read_table(path, columns=[column]).column(0).cast(pa.binary()).to_pylist()
-    return np.fromiter((xxhash.xxh3_64_intdigest(value) for value in ids), dtype=np.uint64, count=len(ids))
+    ids = pq.read_table(path, columns=[column]).column(0).cast(pa.binary()).to_numpy()
+    return np.fromiter(map(xxhash.xxh3_64_intdigest, ids), dtype=np.uint64, count=len(ids))
 
 
 def _later_occurrences(numbers: list[int], hashes: list[npt.NDArray[np.uint64]]) -> list[tuple[int, int]]:

@@ -116,9 +116,13 @@ def shards(root: Path, table: str = "annotations", *, split: str | None = None) 
         listed = [root / name for name in read_manifest(root)["shards"].get(table, [])]
         missing = [path for path in listed if not path.is_file()]
         if missing:
-            raise AnnotationError(f"{root}: the manifest names {missing[0].name}, which is not there; build it again")
+            name = missing[0].relative_to(root)
+            raise AnnotationError(f"{root}: {name} is missing, the manifest names it; copy it back or build again")
     else:
         listed = sorted((root / table).glob("*.parquet"))
+    if not listed:
+        tables = ", ".join(sorted(path.parent.name for path in root.glob("*/*.parquet"))) or "no table"
+        raise AnnotationError(f"{root} has no table {table!r}; it has {tables}")
     chosen = [path for path in listed if split in (None, _split_of(path))]
     if not chosen:
         splits = ", ".join(sorted({_split_of(path) for path in listed})) or "nothing"

@@ -39,8 +39,9 @@ def read_answer(item: Any, *, is_raw: bool, flags: dict[str, None]) -> dict[str,
     for key, text in item.items():
         if not isinstance(text, str):
             raise UnreadableError(f"{key} is {type(text).__name__}, not text")
-        cleaned = text if is_raw else _clean(text, is_last=key == last, flags=flags)
-        texts[key] = without_surrogates(cleaned).strip()
+        if not is_raw and (key == last or "\\" in text):
+            text = _clean(text, is_last=key == last, flags=flags)
+        texts[key] = (text if text.isascii() else without_surrogates(text)).strip()
     return texts
 
 
@@ -64,9 +65,9 @@ def _without_residue(text: str) -> str | None:
     quote closes nothing.
     """
     end = text.rstrip()
-    if end.endswith('")') and end.count('"') % 2:
-        return end[:-2]
-    if not end.endswith(_FENCE):
+    if not end.endswith((_FENCE, '")')):
         return None
+    if end.endswith('")'):
+        return end[:-2] if end.count('"') % 2 else None
     end = end.removesuffix(_FENCE).rstrip().removesuffix("}").rstrip().removesuffix(",")
     return end[:-1] if end.endswith(('"', "'")) else end

@@ -43,7 +43,7 @@ def walk(root: Path) -> Iterator[Path]:
         for name in names:
             if not name.startswith("."):
                 if not _is_utf8(name):
-                    raise AnnotationError(f"{Path(folder, name)!r}: the file's name is not UTF-8; rename it")
+                    raise AnnotationError(f"{str(Path(folder, name))!r}: the file's name is not UTF-8; rename it")
                 yield Path(folder, name)
 
 

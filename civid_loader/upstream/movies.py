@@ -179,7 +179,7 @@ def _splits(document: dict[str, Any]) -> dict[str, str]:
     splits: dict[str, str] = {}
     for name, listed in document.items():
         if not isinstance(listed, list) or not all(isinstance(movie, str) for movie in listed):
-            raise AnnotationError(f"data_split.json: {name} is {type(listed).__name__}, not a list of movie ids")
+            raise AnnotationError(f"data_split.json: {name} is not a list of movie ids: {str(listed)[:60]}")
         splits |= {_composed(movie): re.sub(r"\W", "_", name.lower()) for movie in listed}
     return splits
 
@@ -265,5 +265,5 @@ def read_subtitles(path: str) -> list[tuple[float, float, str]]:
     try:
         lines = pysubs2.SSAFile.from_string(text)
     except (pysubs2.exceptions.Pysubs2Error, ValueError) as error:
-        raise AnnotationError(f"{path}: not a subtitle file ({type(error).__name__})") from error
+        raise AnnotationError(f"{path}: not a subtitle file; mend it or take it out of the folder") from error
     return [(line.start / 1000, line.end / 1000, line.plaintext.replace("\n", " ").strip()) for line in lines]

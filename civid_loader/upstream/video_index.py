@@ -6,6 +6,7 @@ import tarfile
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -133,7 +134,7 @@ def _scan(root: Path, skipped: Counter[str]) -> Iterator[str]:
     real_root = os.path.realpath(root)
     folders = [root]
     while folders:
-        with os.scandir(folders.pop()) as entries:
+        with _entries(folders.pop()) as entries:
             for entry in entries:
                 name = entry.name.lower()
                 pointer = Path(entry.path).relative_to(root).as_posix()
@@ -142,7 +143,7 @@ def _scan(root: Path, skipped: Counter[str]) -> Iterator[str]:
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(Path(entry.path))
                 elif name.endswith(_PACKED):
-                    skipped["archive that cannot be read at random: unpack it"] += 1
+                    skipped["archive that cannot be read at random: unpack it (civid unpack)"] += 1
                 elif name.endswith((*VIDEO_SUFFIXES, ".tar")):
                     if not _num_bytes(entry):
                         skipped["empty file or dead link"] += 1
@@ -150,6 +151,13 @@ def _scan(root: Path, skipped: Counter[str]) -> Iterator[str]:
                         yield from _members(Path(entry.path), pointer, skipped)
                     elif _is_utf8(pointer, skipped):
                         yield pointer
+
+
+def _entries(folder: Path) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
+    try:
+        return os.scandir(folder)
+    except PermissionError as error:
+        raise AnnotationError(f"{folder}: permission denied; change its permissions (chmod)") from error
 
 
 def _is_inside(path: str, folder: str) -> bool:
@@ -169,14 +177,14 @@ def _members(archive: Path, pointer: str, skipped: Counter[str]) -> Iterator[str
     try:
         with tarfile.open(archive, mode="r:") as tar:
             for member in tar:
+                if member.isreg() and not member.issparse() and not 0 <= member.size <= size - member.offset_data:
+                    raise tarfile.ReadError("cut off, or a header that leads tarfile astray")
                 if not member.name.lower().endswith(VIDEO_SUFFIXES):
                     continue
-                if not member.isreg() or not member.size:
-                    skipped["empty or linked archive member"] += 1
+                if not member.isreg() or member.issparse() or not member.size:
+                    skipped["empty, sparse or linked archive member"] += 1
                 elif member.name.startswith("/") or ".." in member.name.split("/"):
                     skipped["archive member with an unsafe name"] += 1
-                elif member.offset_data + member.size > size:
-                    raise tarfile.ReadError("cut off")
                 elif _is_utf8(member.name, skipped):
                     yield f"{pointer}!{member.name}"
     except tarfile.TarError:

@@ -6,7 +6,6 @@ sample is null where the record cannot be read. Blank records are passed over.
 """
 
 import csv
-import json
 import math
 import re
 from collections import Counter
@@ -15,10 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
-from civid_loader.builders import civid as civid_builder
 from civid_loader.schema import CAPTION, CLIP, MEDIA, SAMPLE_FEATURES, SOURCE, caption
-from civid_loader.upstream.documents import JsonRange, JsonRecord
-from civid_loader.upstream.records import Source
 from support.naive_cells import (
     NULLS,
     BadRowError,
@@ -57,18 +53,6 @@ def miradata_v0(path: Path, subset: str = "v0") -> Rows:
 def miradata_v1(path: Path, subset: str) -> Rows:
     """MiraData v1: `builders/miradata.py`."""
     return _samples(path, lambda number, row: _v1_sample(number, row, path.name, subset))
-
-
-def civid(path: Path) -> Rows:
-    """CI-VID, true JSONL. Its builder is already row by row; this is what it does with one line."""
-    part = JsonRange(
-        path=str(path), file=path.name, start_byte=0, end_byte=path.stat().st_size, first_row=0, is_lines=True
-    )
-    source, notes = Source(annotations=(str(path),)), Counter[str]()
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file):
-            record = JsonRecord(row_index=number, value=json.loads(line))
-            yield number, civid_builder._sample(part, record, "full", source, notes)
 
 
 def _samples(path: Path, make: Callable[[int, dict[str, str]], Sample]) -> Rows:
@@ -205,8 +189,15 @@ def _v1_sample(number: int, row: dict[str, str], file: str, subset: str) -> Samp
     start_frame, end_frame = pair_of(row, "framestamp", whole)
     check_span(start, end)
     fps = number_of(row, "fps")
-    if start is not None and start_frame is not None and fps and abs(start_frame / fps - start) > 0.1:
+    measures: dict[str, float | None] = {"fps": fps, "duration_seconds": number_of(row, "seconds")}
+    measures |= {name: whole_of(row, name, bits=32) for name in ("width", "height")}
+    measures["num_frames"] = whole_of(row, "frame_number")
+    if any((measures[name] or 1) <= 0 or measures[name] == 0 for name in ("fps", "duration_seconds")):
+        flags.append("zero_or_negative_measure")
+    if start is not None and start_frame is not None and fps and fps > 0 and abs(start_frame / fps - start) > 0.1:
         flags.append("frames_disagree_with_timestamp")
+    if any(value is not None and value <= 0 for value in measures.values()) and "zero_or_negative_measure" not in flags:
+        flags.append("zero_or_negative_measure")
     if not re.fullmatch(r"(?:[\w-]+/)*[\w.-]+", path, re.ASCII):
         path = f"video_clips/{int(match[1]) // 1000:09d}/{match[1]}.{match[2]}.mp4"
     platform, _, category = (part.strip() for part in (text_of(row, "source") or "").partition(","))
@@ -219,10 +210,7 @@ def _v1_sample(number: int, row: dict[str, str], file: str, subset: str) -> Samp
             "url": text_of(row, "video_url"), "start_seconds": start, "end_seconds": end,
             "start_frame": start_frame, "end_frame": end_frame,
         },
-        media={
-            "width": whole_of(row, "width", bits=32), "height": whole_of(row, "height", bits=32), "fps": fps,
-            "duration_seconds": number_of(row, "seconds"), "num_frames": whole_of(row, "frame_number"),
-        },
+        media={name: value if value is not None and value > 0 else None for name, value in measures.items()},
     )  # fmt: skip
     return _sample("miradata", subset, clip, flags, file, number)
 

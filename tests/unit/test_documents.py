@@ -120,6 +120,15 @@ def test_after_a_damaged_object_reading_goes_on_at_the_next_one(tmp_path: Path) 
     assert [record.row_index for record in (first, bad, last)] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("indent", [1, 4])
+def test_after_a_damaged_item_of_an_array_reading_goes_on_at_the_next_one(tmp_path: Path, indent: int) -> None:
+    """One rejected record in place of all that follow would pass for a small loss."""
+    text = json.dumps([*VALUES, *VALUES], indent=indent).replace('"inner": {', '"inner": ', 1)
+    records = records_of(tmp_path / "x.json", text.encode())
+    assert [record.value for record in records if not record.reason] == [VALUES[0], VALUES[2], *VALUES]
+    assert [bool(record.reason) for record in records] == [False, True, False, False, False, False]
+
+
 @pytest.mark.parametrize("tail", ['{"id": 7}', "]", "trailing words", '[{"id": 8}]'])
 def test_what_follows_an_array_is_not_lost_in_silence(tmp_path: Path, tail: str) -> None:
     records = records_of(tmp_path / "x.json", f"{json.dumps(VALUES)}\n{tail}\n".encode())

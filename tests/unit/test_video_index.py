@@ -182,7 +182,7 @@ def test_unsafe_empty_and_linked_members_are_counted_and_left_out(tmp_path: Path
     write_tar(tmp_path / "x.tar", unsafe | {"zero.mp4": b"", "fine..mp4": b"v"}, links={"link.mp4": "/etc/passwd"})
     index = scan(tmp_path)
     assert pointers(index) == ["x.tar!fine..mp4"]
-    assert index.skipped == {"archive member with an unsafe name": 3, "empty or linked archive member": 2}
+    assert index.skipped == {"archive member with an unsafe name": 3, "empty, sparse or linked archive member": 2}
 
 
 def test_archives_that_cannot_be_read_in_place_are_counted(tmp_path: Path) -> None:
@@ -193,6 +193,19 @@ def test_archives_that_cannot_be_read_in_place_are_counted(tmp_path: Path) -> No
     assert "x.mp4" in pointers(index)
     by_kind = {("archive" in reason, "broken" in reason): count for reason, count in index.skipped.items()}
     assert by_kind == {(True, False): 4, (True, True): 2}
+
+
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize("size", [1 << 70, 1 << 62, -512, -1024])
+@pytest.mark.parametrize("name", ["odd.mp4", "odd.txt"])
+def test_a_tar_that_states_an_absurd_size_is_a_broken_archive(tmp_path: Path, name: str, size: int) -> None:
+    """Python's tarfile seeks to wherever a header says; what it then raises is not only its own errors."""
+    member = tarfile.TarInfo(name)
+    member.size = size
+    (tmp_path / "x.tar").write_bytes(member.tobuf(tarfile.GNU_FORMAT) + b"\0" * 1024)
+    index = scan(tmp_path, "a.mp4")
+    assert pointers(index) == ["a.mp4"]
+    assert ["broken archive" in reason for reason in index.skipped] == [True]
 
 
 @pytest.mark.parametrize("target", ["gone.tar", "folder"])

@@ -1,0 +1,64 @@
+"""The output folder of a build: what may be there, who works in it, and what an unfinished build left."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from filelock import FileLock, Timeout
+
+from civid_loader.errors import OutputError
+from civid_loader.schema import TABLES
+from civid_loader.storage import MANIFEST, write_json
+from civid_loader.upstream.records import Source
+
+WORK: Final = ".incomplete"
+"""Folder of an unfinished build, inside the output folder."""
+
+
+def check_output(root: Path, source: Source, *, overwrite: bool) -> None:
+    """Refuse to write where something else lies: this package must never delete a user's files."""
+    if root.exists() and not root.is_dir():
+        raise OutputError(f"{root} is a file; --output names a folder")
+    for folder in filter(os.path.isdir, source.annotations):
+        if root.resolve().is_relative_to(Path(folder).resolve()):
+            raise OutputError(f"{root} lies inside the annotations {folder}; choose another --output")
+    for named in (*source.annotations, *([source.videos] if source.videos else [])):
+        if Path(named).resolve().is_relative_to(root.resolve()):
+            raise OutputError(f"{root} holds the input {named}; choose another --output")
+    ours = (root / MANIFEST).is_file() or (root / WORK).is_dir()
+    if root.is_dir() and any(root.iterdir()) and not ours:
+        raise OutputError(f"{root} is not empty and no civid_loader dataset; choose another --output")
+
+
+@contextmanager
+def only_builder(work: Path) -> Iterator[None]:
+    """One build per folder: a lock that ends with the process, however it ends."""
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(work / "lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise OutputError(f"{work.parent}: another process builds there") from error
+
+
+def open_work(root: Path, plan: dict[str, Any], *, overwrite: bool) -> None:
+    """Start, or continue, the unfinished build in the folder."""
+    path = root / WORK / "plan.json"
+    started = json.loads(path.read_bytes()) if path.is_file() and not overwrite else None
+    if started is not None and started != plan:
+        changed = ", ".join(key for key, value in plan.items() if started.get(key) != value)
+        raise OutputError(
+            f"{root} holds an unfinished build that differs in {changed}; choose another --output, or --overwrite"
+        )
+    if started is None:
+        (root / MANIFEST).unlink(missing_ok=True)
+        for old in path.parent.iterdir():
+            if old.name != "lock":
+                old.unlink()
+        for table in (*TABLES, "rejected"):
+            shutil.rmtree(root / table, ignore_errors=True)
+        write_json(path, plan)
