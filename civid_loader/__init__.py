@@ -18,10 +18,14 @@ if TYPE_CHECKING:
     from civid_loader.sampling import Times as Times
     from civid_loader.sampling import Uniform as Uniform
     from civid_loader.transforms.decode_clips import DecodeClips as DecodeClips
+    from civid_loader.unpacking import ArchiveReport as ArchiveReport
+    from civid_loader.unpacking import UnpackReport as UnpackReport
+    from civid_loader.unpacking import unpack as unpack
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "ArchiveReport": "unpacking",
     "Batch": "collation",
     "BuildReport": "materialize",
     "DecodeClips": "transforms.decode_clips",
@@ -30,9 +34,11 @@ _HOME = {
     "Middle": "sampling",
     "Times": "sampling",
     "Uniform": "sampling",
+    "UnpackReport": "unpacking",
     "build": "materialize",
     "collate": "collation",
     "read_frames": "decoding",
+    "unpack": "unpacking",
 }
 __all__ = ["__version__", *sorted(_HOME)]
 

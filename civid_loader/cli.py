@@ -82,6 +82,31 @@ def build(
 
 
 @app.command()
+def unpack(
+    archives: Annotated[
+        list[Path], typer.Argument(help=".tar.gz, .tgz, .tar.bz2, .tar.xz or .tar.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to unpack into.", show_default=False)],
+) -> None:
+    """Unpack the archives videos come in; a compressed one cannot be read in place.
+
+    Example: `civid unpack chunk_0_40.tar.gz chunk_40_80.tar.gz --output /data/civid`
+
+    An unpacking that was cut off continues when the same command is run again. Archives are checked to the end; of one
+    that is damaged, the whole files before the damage are kept.
+    """
+    from civid_loader.report import print_unpack
+    from civid_loader.unpacking import unpack as run
+
+    report = run(archives, output=output)
+    print_unpack(report)
+    for failed in report.failed:
+        typer.secho(f"error: {failed.error}", fg=typer.colors.RED, err=True)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
 def inspect(
     path: Annotated[Path, typer.Argument(help="Annotation file, folder, or built dataset.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

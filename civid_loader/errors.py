@@ -28,6 +28,10 @@ class OutputError(CividLoaderError, ValueError):
     """The output folder holds something this build must not touch."""
 
 
+class ArchiveError(CividLoaderError, ValueError):
+    """An archive of a release is not there, or may not be read."""
+
+
 class SchemaError(CividLoaderError, ValueError):
     """A table breaks a rule of `civid_loader.schema`."""
 

@@ -11,6 +11,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from civid_loader.inspection import Inspection
     from civid_loader.materialize import BuildReport
+    from civid_loader.unpacking import UnpackReport
 
 
 def print_build(report: "BuildReport") -> None:
@@ -61,6 +62,29 @@ def print_inspection(found: "Inspection") -> None:
     for row in found.first_rows[:1]:
         console.print("First row:")
         console.print_json(json.dumps(_shortened(row), ensure_ascii=False))
+
+
+def print_unpack(report: "UnpackReport") -> None:
+    """Files, bytes and refused members by archive, then the first refused ones with their reasons."""
+    console = Console()
+    table = Table(title=f"→ {escape(report.output)}", title_justify="left")
+    table.add_column("archive", overflow="fold")
+    for name in ("files", "skipped", "refused", "GB"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for one in report.archives:
+        state = "[red]failed[/red]" if one.error else "finished before" if one.was_finished else "whole"
+        numbers = (one.num_files, one.num_skipped, sum(one.refused.values()))
+        table.add_row(escape(one.archive), *(f"{number:,}" for number in numbers), f"{one.num_bytes / 1e9:,.3f}", state)
+    console.print(table)
+    for one in report.archives:
+        if one.refused:
+            console.print(f"Refused in {escape(one.archive)}:")
+            for reason, number in one.refused.items():
+                console.print(f"  {number:,} {escape(reason)}")
+            shown = one.examples[:10]
+            for line in (*shown, *["…"][: sum(one.refused.values()) > len(shown)]):
+                console.print(f"    {escape(line)}")
 
 
 def _section(table: Table, title: str, items: Iterable[tuple[str, int]]) -> None:

@@ -16,9 +16,9 @@ ROOMS = ("builders", "hub", "processing", "transforms")
 
 # Left to right. Names in one group do not import each other.
 ORDER = (
-    ("errors", "schema", "progress"),
+    ("errors", "schema", "progress", "tar_stream"),
     ("storage", "pool"),
-    ("videos",),
+    ("videos", "member_files"),
     ("sampling", "stream"),
     ("decoding",),
     ("upstream",),
@@ -27,8 +27,8 @@ ORDER = (
     ("collation",),
     ("processing",),
     ("hub",),
-    ("card", "seal", "inspection"),
-    ("materialize",),
+    ("card", "seal", "inspection", "output"),
+    ("materialize", "unpacking"),
     ("report",),
     ("demo",),
     ("cli",),
