@@ -116,7 +116,9 @@ def _open_member(pointer: str, *, archive: str, name: str, root: str | None) -> 
     if "://" in archive:
         raise UnreadableVideoError(f"{pointer}: archives are read from local disk only; download {archive}")
     if kind not in _MEMBERS_OF:
-        raise UnreadableVideoError(f"{pointer}: a compressed tar cannot be read at random; unpack it (civid unpack {archive} --output FOLDER)")
+        raise UnreadableVideoError(
+            f"{pointer}: a compressed tar cannot be read at random; unpack it: civid unpack {archive} --output FOLDER"
+        )
     path = _local_path(archive, root=root)
     status = os.stat(path)
     try:
