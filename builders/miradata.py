@@ -170,12 +170,14 @@ def _captions(cells: Cells) -> pa.ListArray:
         if name in cells.table.column_names:
             lost = pc.match_substring_regex(cells.table.column(name).combine_chunks(), r"^\s+[a-z]")
             cells.flag("caption_prefix_lost", lost)
-        is_coded = pc.match_substring_regex(text, r"^\[\s*\|\|\|")
+        is_coded = pc.fill_null(pc.match_substring_regex(text, r"^\[\s*\|\|\|"), False)
         if not pc.any(is_coded).as_py():
             columns.append(CaptionColumn(kind=kind, annotator=annotator, text=text))
             continue
-        column, counts = _windows(cells, name, text, pc.fill_null(is_coded, False), annotator)
-        columns.append(column)
+        plain = np.flatnonzero(~is_coded.to_numpy(zero_copy_only=False))
+        whole = CaptionColumn(kind=kind, annotator=annotator, text=text.filter(pc.invert(is_coded)), row=plain)
+        windowed, counts = _windows(cells, name, text, is_coded, annotator)
+        columns += [whole, windowed]
         has_window |= counts > 0
         num_windows = np.maximum(num_windows, counts)
     if has_window.any() and "seconds" in cells.table.column_names:
@@ -187,7 +189,7 @@ def _captions(cells: Cells) -> pa.ListArray:
 def _windows(
     cells: Cells, name: str, text: pa.Array, is_coded: pa.Array, annotator: str
 ) -> tuple[CaptionColumn, npt.NDArray[np.int64]]:
-    """Captions of a kind with their windows in time order, and the number of windows per row."""
+    """The captions of a kind that have windows, in time order, and the number of windows per row."""
     coded_rows = np.flatnonzero(is_coded.to_numpy(zero_copy_only=False))
     pieces = pc.split_pattern(pc.utf8_rtrim(text.filter(is_coded), "] \t"), "|||,")
     piece_row = coded_rows[pc.list_parent_indices(pieces).to_numpy()]
@@ -209,23 +211,19 @@ def _windows(
         bad_rows = piece_row[~good.to_numpy(zero_copy_only=False)]
         cells.reject(pa.array(np.isin(np.arange(len(cells)), bad_rows)), f"{name}: {reason}")
 
-    plain_rows = np.flatnonzero(~is_coded.to_numpy(zero_copy_only=False))
-    rows = np.concatenate([plain_rows, piece_row])
-    starts = np.concatenate([np.full(len(plain_rows), -1.0), start.to_numpy(zero_copy_only=False)])
-    order = pa.array(np.lexsort((starts, rows)))
-    nothing = pa.nulls(len(plain_rows), pa.float64())
     window_text = pc.list_element(parts, 3)
     if pc.any(pc.ends_with(window_text, "|||")).as_py():
         window_text = pc.replace_substring_regex(window_text, r"\|\|\|$", "")
     window_text = pc.utf8_trim_whitespace(window_text)
     window_text = pc.if_else(pc.equal(window_text, ""), pa.scalar(None, pa.string()), window_text)
+    order = np.lexsort((start.to_numpy(), piece_row))
     column = CaptionColumn(
         kind=name.removesuffix("_caption"),
         annotator=annotator,
-        text=pa.concat_arrays([text.filter(pc.invert(is_coded)), window_text]).take(order),
-        row=rows[order.to_numpy()],
-        start_seconds=pa.concat_arrays([nothing, start]).take(order),
-        end_seconds=pa.concat_arrays([nothing, end]).take(order),
+        text=window_text.take(pa.array(order)),
+        row=piece_row[order],
+        start_seconds=start.take(pa.array(order)),
+        end_seconds=end.take(pa.array(order)),
     )
     distinct = np.unique(np.stack([piece_row, start.to_numpy()], axis=1), axis=0)[:, 0].astype(np.int64)
     return column, np.bincount(distinct, minlength=len(cells))
