@@ -35,21 +35,29 @@ def build(
     annotations: Annotated[
         list[Path],
         typer.Option(
-            "--annotations", "-a", help="Annotation files or folders, as upstream ships them.", show_default=False
+            "--annotations",
+            "-a",
+            help="Annotation files or folders, as upstream ships them.",
+            show_default=False,
+            readable=False,
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Dataset folder to make.", show_default=False)],
-    more: Annotated[list[Path] | None, typer.Argument(hidden=True)] = None,
+    more: Annotated[list[Path] | None, typer.Argument(hidden=True, readable=False)] = None,
     videos: Annotated[
         Path | None,
-        typer.Option(help="Root of the video files (folders and uncompressed tars). Without it: upstream's names."),
+        typer.Option(
+            help="Root of the video files (folders and uncompressed tars). Without it: upstream's names.",
+            readable=False,
+        ),
     ] = None,
     subset: Annotated[
         str | None, typer.Option(help="MovieBench: scenes or shots. Others: overrides what file names say.")
     ] = None,
     num_proc: Annotated[int, typer.Option(min=1, help="Worker processes; the result does not depend on it.")] = 1,
     field_map: Annotated[
-        Path | None, typer.Option(help='JSON file for other column or key names: {"singles": "my_captions"}.')
+        Path | None,
+        typer.Option(help='JSON file for other column or key names: {"singles": "my_captions"}.', readable=False),
     ] = None,
     max_rejected: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of rows that may be unreadable; they go to rejected/.")
@@ -108,7 +116,9 @@ def unpack(
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="Annotation file, folder, or built dataset.", show_default=False)],
+    path: Annotated[
+        Path, typer.Argument(help="Annotation file, folder, or built dataset.", show_default=False, readable=False)
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     max_rows: Annotated[int, typer.Option(min=1, help="Rows of a big file to look at.")] = 100_000,
 ) -> None:

@@ -37,7 +37,10 @@ def check_output(root: Path, source: Source, *, overwrite: bool) -> None:
 @contextmanager
 def only_builder(work: Path) -> Iterator[None]:
     """One build per folder: a lock that ends with the process, however it ends."""
-    work.mkdir(parents=True, exist_ok=True)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except PermissionError as error:
+        raise OutputError(f"{work.parent}: permission denied; choose another --output") from error
     try:
         with FileLock(work / "lock", timeout=0):
             yield
