@@ -81,7 +81,7 @@ def _num_proc(path: Path, scratch: Path, repeats: int) -> None:
     one, two = (statistics.median(run["wall_seconds"] for run in column) for column in zip(*runs, strict=True))
     print(
         f"\nLVD-2M, one file, wall seconds: num_proc=1 {one:.1f}, num_proc=2 {two:.1f}: {one / two:.2f}x as fast; "
-        f"two busy loops at once get {statistics.median(_two_cores() for _ in range(3)):.2f}x of one done by this machine"
+        f"two busy loops at once get {statistics.median(_two_cores() for _ in range(3)):.2f}x of one done here"
     )
 
 
