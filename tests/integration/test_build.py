@@ -183,3 +183,19 @@ def test_repeated_ids_count_as_rejected(tmp_path: Path) -> None:
     report = cl.build("lvd2m", annotations=table, output=tmp_path / "out", quiet=True, max_rejected=0.1)
     assert report.num_rows == {"annotations": {"train": 10}}
     assert sum(report.rejected.values()) == 1
+
+
+def test_rest_of_a_build_killed_at_its_very_end_is_cleared(tmp_path: Path) -> None:
+    table = _table(tmp_path / "ytb.csv", 10)
+    cl.build("lvd2m", annotations=table, output=tmp_path / "out", quiet=True)
+    before = _bytes_of(tmp_path / "out")
+    (tmp_path / "out" / ".incomplete").mkdir()
+    (tmp_path / "out" / ".incomplete" / "journal.jsonl").write_text("")
+    cl.build("lvd2m", annotations=table, output=tmp_path / "out", quiet=True)
+    assert _bytes_of(tmp_path / "out") == before
+
+
+def test_output_inside_the_annotations_is_refused(tmp_path: Path) -> None:
+    _table(tmp_path / "ytb.csv", 10)
+    with pytest.raises(OutputError, match="inside the annotations"):
+        cl.build("lvd2m", annotations=tmp_path, output=tmp_path / "out", quiet=True)
