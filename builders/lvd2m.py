@@ -81,7 +81,8 @@ class LVD2M(CsvBuilder):
         located = locate(context.videos, file_name, sources, starts=start)
         refined = cells.table.column("refined_caption").combine_chunks()
         hashes = _hashes(refined, chunk.payload.path)
-        cells.flag("duplicated_refined_caption", np.isin(hashes, context.repeated) & (hashes != 0))
+        has_caption = cells.text("refined_caption").is_valid().to_numpy(zero_copy_only=False)
+        cells.flag("duplicated_refined_caption", np.isin(hashes, context.repeated) & has_caption)
 
         origin = cells.text("dataset_src")
         captions = [

@@ -120,7 +120,8 @@ class Cells:
         whole = pc.add(
             pc.multiply(pc.cast(hours, pa.float64()), 3600.0), pc.multiply(pc.cast(minutes, pa.float64()), 60.0)
         )
-        return pc.round(pc.add(whole, pc.cast(seconds, pa.float64())), 6)
+        microseconds = pc.round(pc.multiply(pc.add(whole, pc.cast(seconds, pa.float64())), 1e6))
+        return pc.divide(microseconds, 1e6)
 
     def _number(self, text: pa.Array, reason: str) -> pa.Array:
         try:
