@@ -105,15 +105,7 @@ def build(
     if num_proc < 1 or not 0 <= max_rejected <= 1:
         raise ValueError(f"num_proc must be >= 1 and max_rejected in [0, 1], not {num_proc} and {max_rejected}")
     root = Path(output)
-    fingerprint = {
-        "name": name,
-        "inputs": stamp(source.annotations),
-        "videos": xxhash.xxh3_64_hexdigest(source.videos.encode()) if source.videos else None,
-        "subset": subset,
-        "field_map": dict(source.field_map),
-        "civid_loader": civid_loader.__version__,
-        "pyarrow": pa.__version__,
-    }
+    fingerprint = _fingerprint(name, source)
     check_output(root, source, overwrite=overwrite)
     if not overwrite and (finished := _finished(root, fingerprint)):
         if (root / WORK).is_dir():  # killed when all was done but this
@@ -126,16 +118,7 @@ def build(
         open_work(root, fingerprint, overwrite=overwrite)
         index = _scan_once(source, work)
         jobs = [_Job(dataset=name, source=source, index=i, chunk=c, work=str(work)) for i, c in enumerate(chunks)]
-        if builder.SURVEYS and not (work / "repeated.npy").is_file():
-            label = f"first pass: {builder.SURVEYS}"
-            surveyed = [values for _, values in map_jobs(_survey, jobs, num_proc=num_proc, label=label, quiet=quiet)]
-            with atomic_file(work / "repeated.npy") as file:
-                np.save(file, repeats(surveyed), allow_pickle=False)
-        journal = Journal(work / "journal.jsonl")
-        pending = [job for job in jobs if job.index not in journal.entries]
-        for number, counts in map_jobs(_run, pending, num_proc=num_proc, label=f"building {name}", quiet=quiet):
-            journal.add(number, counts)
-        entries = [journal.entries[i] for i in range(len(jobs))]
+        entries = _read_all(jobs, work, surveys=builder.SURVEYS, num_proc=num_proc, quiet=quiet)
         _check_rejected(work, entries, repeated_rows(work, chunks), max_rejected)
         if not any(
             entry["num_rows"] for entry, chunk in zip(entries, chunks, strict=True) if chunk.table == "annotations"
@@ -151,6 +134,33 @@ def build(
         write_json(root / MANIFEST, manifest)
         shutil.rmtree(work)
     return _report(root, manifest)
+
+
+def _fingerprint(name: str, source: Source) -> dict[str, Any]:
+    """What a build is made of: another value is another build. No path stands in it, as the manifest is published."""
+    return {
+        "name": name,
+        "inputs": stamp(source.annotations),
+        "videos": xxhash.xxh3_64_hexdigest(source.videos.encode()) if source.videos else None,
+        "subset": source.subset,
+        "field_map": dict(source.field_map),
+        "civid_loader": civid_loader.__version__,
+        "pyarrow": pa.__version__,
+    }
+
+
+def _read_all(jobs: list[_Job], work: Path, *, surveys: str | None, num_proc: int, quiet: bool) -> list[dict[str, Any]]:
+    """The journal entries of all chunks, after reading those that are not in it yet."""
+    if surveys and not (work / "repeated.npy").is_file():
+        label = f"first pass: {surveys}"
+        surveyed = [values for _, values in map_jobs(_survey, jobs, num_proc=num_proc, label=label, quiet=quiet)]
+        with atomic_file(work / "repeated.npy") as file:
+            np.save(file, repeats(surveyed), allow_pickle=False)
+    journal = Journal(work / "journal.jsonl")
+    pending = [job for job in jobs if job.index not in journal.entries]
+    for number, counts in map_jobs(_run, pending, num_proc=num_proc, label="building", quiet=quiet):
+        journal.add(number, counts)
+    return [journal.entries[job.index] for job in jobs]
 
 
 def _plan(name: str, source: Source) -> list[Chunk]:
