@@ -163,7 +163,7 @@ def read_document(path: Path) -> tuple[Any, bool]:
 
 def _parsed(value: Any, text: str) -> Any:
     """The value without halves of surrogate pairs, which no file can hold; only an escape can bring them in."""
-    return _without_surrogates(value) if "\\u" in text else value
+    return _without_surrogates(value) if "\\" in text and "\\u" in text else value  # most have no backslash at all
 
 
 def _without_surrogates(value: Any) -> Any:
