@@ -62,7 +62,6 @@ class CIVID(UpstreamBuilder):
         license="civid-noncommercial",
         text="The authors allow non-commercial research only, and neither redistribution nor repackaging without their "
         "consent. Keep what you build from it private, and never upload its videos.",
-        may_redistribute=False,
     )
     SUBSETS = ("full", "samples")
     FIELDS = (*ROLES, *SINGLE_KINDS, *JOINT_KINDS)

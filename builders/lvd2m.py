@@ -38,7 +38,6 @@ class LVD2M(CsvBuilder):
         text="The authors publish under the terms of HD-VILA: Microsoft's research-use data agreement. The HD-VG part "
         "is for academic use and must not be distributed; WebVid is withdrawn, its rows are links. Keep what you build "
         "from it private.",
-        may_redistribute=False,
     )
     SUBSETS = ("ytb", "hdvg", "webvid", "random_sample")
     NEEDS = (frozenset({"key", "refined_caption"}),)

@@ -47,7 +47,6 @@ class MiraData(CsvBuilder):
         text="The authors give the data for information only, without commercial use, and ask users not to copy, "
         "publish or distribute any part of it further. (The v1 repository also carries a GPL-3.0 file; the stricter "
         "text counts.) Keep what you build from it private.",
-        may_redistribute=False,
     )
     SUBSETS = ("v1", "v1_330k", "v1_93k", "v1_42k", "v1_9k", "v0")
     NEEDS = (

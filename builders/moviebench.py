@@ -41,7 +41,6 @@ class MovieBench(UpstreamBuilder):
         text="The authors state no licence. The videos come under the MPII-MD / LSMDC agreement (on request, for "
         "research); portraits are film stills of real people. Keep what you build from it private, and publish neither "
         "videos nor images.",
-        may_redistribute=False,
     )
     SUBSETS = ("scenes", "shots")
     NEEDS = (frozenset({"Plot", "Characters"}),)

@@ -106,7 +106,7 @@ def build(
         raise ValueError(f"num_proc must be >= 1 and max_rejected in [0, 1], not {num_proc} and {max_rejected}")
     root = Path(output)
     fingerprint = _fingerprint(name, source)
-    check_output(root, source, overwrite=overwrite)
+    check_output(root, source)
     if not overwrite and (finished := _finished(root, fingerprint)):
         if (root / WORK).is_dir():  # killed when all was done but this
             with only_builder(root / WORK):

@@ -12,14 +12,14 @@ from filelock import FileLock, Timeout
 
 from civid_loader.errors import OutputError
 from civid_loader.schema import TABLES
-from civid_loader.storage import MANIFEST, write_json
+from civid_loader.storage import MANIFEST, read_manifest, write_json
 from civid_loader.upstream.records import Source
 
 WORK: Final = ".incomplete"
 """Folder of an unfinished build, inside the output folder."""
 
 
-def check_output(root: Path, source: Source, *, overwrite: bool) -> None:
+def check_output(root: Path, source: Source) -> None:
     """Refuse to write where something else lies: this package must never delete a user's files."""
     if root.exists() and not root.is_dir():
         raise OutputError(f"{root} is a file; --output names a folder")
@@ -29,9 +29,23 @@ def check_output(root: Path, source: Source, *, overwrite: bool) -> None:
     for named in (*source.annotations, *([source.videos] if source.videos else [])):
         if Path(named).resolve().is_relative_to(root.resolve()):
             raise OutputError(f"{root} holds the input {named}; choose another --output")
-    ours = (root / MANIFEST).is_file() or (root / WORK).is_dir()
-    if root.is_dir() and any(root.iterdir()) and not ours:
+    if (
+        root.is_dir()
+        and any(path != root / WORK or any(path.iterdir()) for path in root.iterdir())
+        and not _is_ours(root)
+    ):
         raise OutputError(f"{root} is not empty and no civid_loader dataset; choose another --output")
+
+
+def _is_ours(root: Path) -> bool:
+    """Whether a build of this package wrote here; a manifest.json alone could be anybody's."""
+    if any((root / WORK / name).is_file() for name in ("plan.json", "lock")):
+        return True
+    try:
+        manifest = read_manifest(root)
+    except (FileNotFoundError, ValueError):
+        return False
+    return isinstance(manifest, dict) and "civid_loader" in manifest
 
 
 @contextmanager

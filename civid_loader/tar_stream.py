@@ -56,11 +56,6 @@ class TarStream(io.RawIOBase):
             if head.startswith(magic):
                 self._data = decompressed(file)
 
-    @property
-    def num_archive_bytes(self) -> int:
-        """How much of the archive itself is read."""
-        return self._file.tell()
-
     def tell(self) -> int:
         return self._position
 

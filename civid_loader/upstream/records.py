@@ -83,8 +83,6 @@ class Terms:
     """Short name: goes into every row's provenance."""
     text: str
     """What the terms say, in our words, with what follows for the user."""
-    may_redistribute: bool
-    """Whether upstream lets others publish its annotations."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -195,6 +195,18 @@ def test_rest_of_a_build_killed_at_its_very_end_is_cleared(tmp_path: Path) -> No
     assert _bytes_of(tmp_path / "out") == before
 
 
+@pytest.mark.parametrize("manifest", ['{"name": "my site"}', "[1]", "not JSON"])
+def test_folder_with_somebody_elses_manifest_is_left_alone(tmp_path: Path, manifest: str) -> None:
+    table = _table(tmp_path / "ytb.csv", 10)
+    (tmp_path / "out" / "movies").mkdir(parents=True)
+    (tmp_path / "out" / "movies" / "film.mkv").write_text("mine")
+    (tmp_path / "out" / "manifest.json").write_text(manifest)
+    with pytest.raises(OutputError, match="not empty"):
+        cl.build("lvd2m", annotations=table, output=tmp_path / "out", quiet=True, overwrite=True)
+    assert (tmp_path / "out" / "movies" / "film.mkv").read_text() == "mine"
+    assert (tmp_path / "out" / "manifest.json").read_text() == manifest
+
+
 def test_output_inside_the_annotations_is_refused(tmp_path: Path) -> None:
     _table(tmp_path / "ytb.csv", 10)
     with pytest.raises(OutputError, match="inside the annotations"):

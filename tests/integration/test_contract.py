@@ -33,7 +33,7 @@ class Fifth(UpstreamBuilder):
     """Nothing yet."""
 
     TITLE = "Fifth"
-    TERMS = Terms(license="x", text="x", may_redistribute=False)
+    TERMS = Terms(license="x", text="x")
     NEEDS = (frozenset({"fifth_key"}),)
 '''
 
