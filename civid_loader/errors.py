@@ -56,5 +56,21 @@ class NoVideoStreamError(UnreadableVideoError):
     """The file is a media file without a video stream."""
 
 
+class TruncatedVideoError(UnreadableVideoError):
+    """What was asked for lies beyond the end of a file that is cut off."""
+
+
+class CorruptVideoError(UnreadableVideoError):
+    """Packets are damaged, and frames asked for cannot be decoded."""
+
+
+class VideoTimeoutError(VideoError, TimeoutError):
+    """Reading or decoding took longer than allowed."""
+
+
+class RemoteVideoError(VideoError, OSError):
+    """A server did not deliver bytes that it says it has, or refused to; another try may succeed."""
+
+
 class MissingDependencyError(CividLoaderError, ImportError):
     """An optional dependency is needed for what was asked; the message has the pip command."""

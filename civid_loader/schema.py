@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Features, List, Value
+from datasets import Features, List, Value, Video
 
 from civid_loader.errors import SchemaError
 
@@ -83,16 +83,63 @@ MOVIE_FEATURES: Final = Features(
     {"movie_id": _TEXT, "title": _TEXT, "imdb_id": _TEXT, "synopsis": _TEXT, "scene_ids": List(_TEXT)}
 )
 
+MEDIA_STATUSES: Final = ("ok", "missing", "unreadable", "no_video", "not_checked")
+MEDIA_FEATURES: Final = Features(
+    {
+        "clip_id": _TEXT,
+        "video": _TEXT,
+        "status": _TEXT,
+        "reason": _TEXT,
+        "checked_at": Value("timestamp[ms, tz=UTC]"),
+        "num_bytes": _LONG,
+        "fingerprint": _TEXT,
+        "sha256": _TEXT,
+        "container": _TEXT,
+        "codec": _TEXT,
+        "width": _INT,
+        "height": _INT,
+        "rotation_degrees": _INT,
+        "pixel_format": _TEXT,
+        "color_range": _TEXT,
+        "color_space": _TEXT,
+        "fps": _REAL,
+        "real_fps": _REAL,
+        "is_vfr": Value("bool"),
+        "num_frames": _LONG,
+        "num_keyframes": _LONG,
+        "start_seconds": _REAL,
+        "duration_seconds": _REAL,
+        "is_truncated": Value("bool"),
+        "has_audio": Value("bool"),
+        "audio_codec": _TEXT,
+        "audio_sample_rate_hz": _INT,
+        "audio_channels": _INT,
+        "clip_num_frames": _LONG,
+        "clip_duration_seconds": _REAL,
+        "shard": _TEXT,
+        "byte_offset": _LONG,
+        "packet_index": Value("binary"),
+    }
+)
+"""The `media` layer, one row per clip: what its file really holds, found by `civid probe`. Facts are of the whole file,
+`clip_*` and `packet_index` of the clip's span. Width and height are as displayed, after rotation. `start_seconds` is
+the time the container gives the first frame; all other times count from that frame."""
+VIDEO_FEATURES: Final = Features({"clip_id": _TEXT, "video": Video()})
+"""The `videos` config: the bytes of each clip's file."""
+
 TABLES: Final[Mapping[str, Features]] = {
     "annotations": SAMPLE_FEATURES,
     "characters": CHARACTER_FEATURES,
     "movies": MOVIE_FEATURES,
+    "media": MEDIA_FEATURES,
+    "videos": VIDEO_FEATURES,
 }
 """Folder of a built dataset -> features of the rows in it."""
 
 _REQUIRED: Final = {
     "sample_id", "dataset", "subset", "level", "clips", "clips[].clip_id", "clips[].index", "clips[].trimmed",
     "transitions[].from_index", "transitions[].to_index", "movie_id", "character_id",
+    "clip_id", "status",
 }  # fmt: skip
 
 
@@ -149,7 +196,8 @@ def _check_array(path: str, array: pa.Array) -> None:
         raise SchemaError(f"{path}: {array.null_count} nulls in a required field (row {_first(array.is_null())} first)")
     if pa.types.is_string(array.type):
         _refuse(path, array, pc.equal(pc.binary_length(array), 0), 'missing is null, never ""')
-        allowed = CAPTION_KINDS if path.endswith("captions[].kind") else LEVELS if path == "level" else None
+        vocabularies = {"level": LEVELS, "status": MEDIA_STATUSES}
+        allowed = CAPTION_KINDS if path.endswith("captions[].kind") else vocabularies.get(path)
         if allowed:
             known = pc.is_in(array, value_set=pa.array(allowed))
             _refuse(path, array, pc.invert(known), f"must be one of {', '.join(allowed)}")

@@ -57,6 +57,8 @@ def sample(**changes: Any) -> Row:
 
 OTHERS: dict[str, Row] = {
     "characters": {"movie_id": "1000_Made_Up", "character_id": "1000_Made_Up/Ann", "name": "Ann", "aliases": ["Ann"]},
+    "media": {"clip_id": "c", "status": "ok", "num_frames": 3},
+    "videos": {"clip_id": "c", "video": {"bytes": b"mp4", "path": None}},
     "movies": {"movie_id": "1000_Made_Up", "title": "Made Up", "scene_ids": ["1000_Made_Up/1"]},
 }
 
