@@ -1,38 +1,33 @@
-"""Frames of a video at given times: sample, decode, rotate, resize.
+"""Frames of a video at given times: sample, plan, decode, rotate, resize.
 
 Legend: T frames, C = 3 channels (RGB), H height, W width; all frames are uint8.
 Times are seconds from the first frame of the video stream, never frame number / fps; ranges are half-open.
 """
-# ruff: noqa: N803, N806, N815 - tensors carry their shape.
+# ruff: noqa: N806, N815 - tensors carry their shape.
 
-import errno
-import io
+import multiprocessing
 import os
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any, BinaryIO, Final, TypeAlias
+import sys
+from dataclasses import dataclass, replace
+from typing import BinaryIO, Final, Literal, TypeAlias, get_args
 
-import av
 import av.error
 import numpy as np
 import torch
-from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
-from torch.nn.functional import interpolate
 
-from civid_loader.errors import UnreadableVideoError, VideoNotFoundError
-from civid_loader.sampling import Sampler
-from civid_loader.stream import FAR_SECONDS, TOLERANCE_SECONDS, VideoSource
+from civid_loader.errors import CorruptVideoError, TruncatedVideoError, UnreadableVideoError, VideoError
+from civid_loader.frame_groups import decode_packets
+from civid_loader.packet_readers import InsufficientIndexError, StaleIndexError, open_packets
+from civid_loader.packets import TOLERANCE_SECONDS, PacketIndex
+from civid_loader.sampling import ClipTimes, Sampler
+from civid_loader.stream import FAR_SECONDS, Deadline
+from civid_loader.videos import ByteSource, bytes_source, file_source, open_video
 
-Video: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
-"""A path, the bytes of a file, or an open seekable binary file."""
+Video: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | ByteSource"
+"""A pointer or path, the bytes of a file, an open seekable binary file, or a byte source."""
 
-# Only containers that hold their own data. FFmpeg also plays text that names other files (concat, HLS, DASH): a "video"
-# of 30 bytes would then read any file of this machine.
-_OPEN_OPTIONS: Final = {"format_whitelist": "mov,matroska,avi,mpegts,mpeg,asf,ogg,ivf,mp3,wav,flac,aac"}
-# From PyAV 17 on the conversion starts threads of its own unless told not to; before, it knows no such argument.
-_ONE_THREAD: Final[dict[str, Any]] = {"threads": 1} if int(av.__version__.partition(".")[0]) >= 17 else {}
+Backend = Literal["auto", "pyav", "torchcodec"]
+DEFAULT_TIMEOUT_SECONDS: Final = 120.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +39,10 @@ class Frames:
     pts_seconds: torch.Tensor
     """float64 [T]: when each returned frame appears, from the clip's start. Negative only where no frame begins
     within the clip, and the one already on screen at its start stands for all of it."""
+    is_corrupt: torch.Tensor
+    """bool [T]: True where the picture is damaged or predicted from damage, as far as the decoder can see."""
+    is_index_stale: bool = False
+    """The index given was of another file, or of this one before it changed, and was not used."""
 
 
 def read_frames(
@@ -52,133 +51,186 @@ def read_frames(
     *,
     span: tuple[float, float | None] | None = None,
     size: tuple[int, int] | None = None,
-    num_threads: int = 1,
+    index: PacketIndex | bytes | None = None,
+    backend: Backend = "auto",
+    device: str = "cpu",
+    threads: int | None = 1,
+    timeout_seconds: float | None = DEFAULT_TIMEOUT_SECONDS,
 ) -> Frames:
     """Decode the frames of a video, or of a span of it, at the times a sampler asks for.
 
     The frame at time t is the last one with pts <= t among the frames that begin within the span, or the first of
     them; it never begins at or after the span's end. Where none begins within the span (a span shorter than a frame),
     it is the frame on screen at its start. A clip with fewer frames than asked for gives some of them again.
-    The sampler sees the duration there is: min(end, end of the last frame) - start, measured, not from the header.
+    The sampler sees the frames there are, from the packets, not from the header: of a file that is cut off, those
+    before the cut.
 
     Args:
-        video: path, bytes or open binary file.
+        video: pointer, path, bytes, open binary file or byte source.
         at: sampler; its times count from the clip's start.
         span: [start, end) in seconds from the first frame of the video; end None = to the end; None = the whole file.
         size: (height, width) in px: scaled with antialiasing to cover it, aspect ratio kept, then centre-cropped.
             None keeps the size as displayed.
-        num_threads: threads of the decoder. More than one helps with a single large video, not in a DataLoader.
+        index: `packet_index` of the media layer. It saves remote files and archives the reading of their header; local
+            files need none. One that does not fit the file is not used, and the result says so.
+        backend: "pyav", "torchcodec" (an extra; it cannot see damage), or "auto": pyav on the CPU, else torchcodec.
+        device: "cpu", or "cuda" for NVDEC through torchcodec; the frames are on that device.
+        threads: runs of packets decoded at once. None: one in a worker process, else as many as there are cores.
+            `set_max_threads` limits all calls together.
+        timeout_seconds: limit for reading and decoding; None = without.
 
     Raises:
-        VideoNotFoundError: `video` is a path and there is no such file.
+        VideoNotFoundError: there is no such file.
         NoVideoStreamError: sound only.
-        UnreadableVideoError: not a video; damaged anywhere from the keyframe before the first to the last frame
-            wanted; without usable times; or over before the span starts.
-        ValueError: a span or size that is none.
+        TruncatedVideoError: the span starts after the end of a file that is cut off.
+        CorruptVideoError: a frame wanted cannot be decoded; its `frames` are those that could, black where not.
+        VideoTimeoutError: it took longer than `timeout_seconds`.
+        UnreadableVideoError: not a video; without usable times; or over before the span starts.
+        MissingDependencyError: the backend is not installed.
+        ValueError: a span, size, backend or number of threads that is none; see also `open_video`.
     """
-    start_seconds, end_seconds = _checked(span=span, size=size)
+    request = _Request.of(at, span=span, size=size, backend=backend, device=device, threads=threads)
+    deadline = Deadline(timeout_seconds)
+    source = _source(video)
+    stored = PacketIndex.from_bytes(index) if isinstance(index, bytes) else index
     try:
-        with (
-            _opened(video) as file,
-            av.open(_SafeSeek(file), mode="r", options=_OPEN_OPTIONS, metadata_errors="replace") as container,
-        ):
-            source = VideoSource.of(container, num_threads=num_threads)
-            available_seconds = source.end_seconds(limit_seconds=end_seconds)
-            if available_seconds <= start_seconds:
-                raise UnreadableVideoError(
-                    f"the span starts at {start_seconds} s, but the video ends at {available_seconds} s: "
-                    "it is cut off, or not the one that was annotated"
-                )
-            times = at.times_seconds(duration_seconds=available_seconds - start_seconds, fps=source.fps)
-            order = sorted(range(len(times)), key=times.__getitem__)
-            last_seconds = available_seconds - 2 * TOLERANCE_SECONDS  # a time past the end means the last frame
-            targets = [min(start_seconds + times[place], last_seconds) for place in order]
-            frames = source.frames_at(targets, start_seconds=start_seconds, end_seconds=end_seconds or FAR_SECONDS)
-            return _collect(frames, places=order, start_seconds=start_seconds, size=size)
-    except (av.error.FFmpegError, UnreadableVideoError) as error:
-        name = video if isinstance(video, str | os.PathLike) else getattr(video, "name", "the video given")
-        if isinstance(error, UnreadableVideoError):
-            raise type(error)(f"{name}: {error}") from error
+        try:
+            return _read(source, request, index=stored, deadline=deadline)
+        except StaleIndexError:
+            return replace(_read(source, request, index=None, deadline=deadline), is_index_stale=True)
+        except InsufficientIndexError:
+            return _read(source, request, index=None, deadline=deadline, by_demuxer=True)
+    except VideoError as error:
+        raise error.within(source.name) from error
+    except av.error.FFmpegError as error:
         raise UnreadableVideoError(
-            f"{name}: cannot be decoded as a video ({error.strerror}); it may be empty, cut off, damaged, or an error "
-            "page under the name of a video: download it again"
+            f"{source.name}: cannot be decoded as a video ({error.strerror}); it may be empty, cut off, damaged, or an "
+            "error page under the name of a video: download it again"
         ) from error
 
 
-def _checked(*, span: tuple[float, float | None] | None, size: tuple[int, int] | None) -> tuple[float, float | None]:
-    """The span, with None for the whole file spelt out."""
-    start_seconds, end_seconds = span or (0.0, None)
-    if not 0 <= start_seconds < (FAR_SECONDS if end_seconds is None else end_seconds) <= FAR_SECONDS:
-        raise ValueError(f"span={span!r}: a span is (start_seconds, end_seconds or None) with 0 <= start < end")
-    if size is not None and (len(size) != 2 or min(size) < 1):
-        raise ValueError(f"size={size!r}: a size is (height, width) in px, both at least 1")
-    return start_seconds, end_seconds
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Request:
+    """What was asked for, checked."""
+
+    at: Sampler
+    start_seconds: float
+    end_seconds: float
+    """`FAR_SECONDS` for the end of the file."""
+    size: tuple[int, int] | None
+    backend: Literal["pyav", "torchcodec"]
+    device: str
+    threads: int
+
+    @classmethod
+    def of(
+        cls,
+        at: Sampler,
+        *,
+        span: tuple[float, float | None] | None,
+        size: tuple[int, int] | None,
+        backend: Backend,
+        device: str,
+        threads: int | None,
+    ) -> "_Request":
+        start_seconds, end_seconds = span or (0.0, None)
+        end_seconds = FAR_SECONDS if end_seconds is None else end_seconds
+        if not 0 <= start_seconds < end_seconds <= FAR_SECONDS:
+            raise ValueError(f"span={span!r}: a span is (start_seconds, end_seconds or None) with 0 <= start < end")
+        if size is not None and (len(size) != 2 or min(size) < 1):
+            raise ValueError(f"size={size!r}: a size is (height, width) in px, both at least 1")
+        if backend not in get_args(Backend):
+            raise ValueError(f"backend={backend!r}: must be one of {', '.join(get_args(Backend))}")
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads={threads}: at least 1, or None to choose by the process")
+        if backend == "auto":
+            backend = "pyav" if device == "cpu" else "torchcodec"
+        if backend == "pyav" and device != "cpu":
+            raise ValueError(f"device={device!r}: pyav decodes on the CPU; use backend='torchcodec'")
+        return cls(
+            at=at,
+            start_seconds=start_seconds,
+            end_seconds=end_seconds,
+            size=size,
+            backend=backend,
+            device=device,
+            threads=_default_threads() if threads is None else threads,
+        )
 
 
-def _opened(video: Video) -> AbstractContextManager[BinaryIO]:
+def _default_threads() -> int:
+    """One in a worker process, where every core has a worker already."""
+    families = (multiprocessing, sys.modules.get("multiprocess"))  # the second is what `datasets` starts workers with
+    is_worker = any(family is not None and family.parent_process() is not None for family in families)
+    return 1 if is_worker else len(os.sched_getaffinity(0))
+
+
+def _source(video: Video) -> ByteSource:
     if isinstance(video, bytes):
-        return io.BytesIO(video)
-    if not isinstance(video, str | os.PathLike):
-        return nullcontext(video)
-    try:
-        return open(video, "rb")
-    except FileNotFoundError as error:
-        raise VideoNotFoundError(f"no file {os.fspath(video)!r}") from error
+        return bytes_source(video)
+    if isinstance(video, str | os.PathLike):
+        pointer = os.fspath(video)
+        is_path = "://" not in pointer and not pointer.startswith("videos:")
+        return open_video(os.path.abspath(pointer) if is_path else pointer, root=None)
+    return video if isinstance(video, ByteSource) else file_source(video)
 
 
-class _SafeSeek:
-    """A file as FFmpeg expects it: a place before the first byte is refused by a number, not by an exception.
-
-    Empty files and damaged headers lead to such places. A place past the end is fine, there is nothing to read there.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._seek, self.read, self.tell = file.seek, file.read, file.tell
-        self._num_bytes = file.seek(0, os.SEEK_END)
-        file.seek(0)
-
-    def seek(self, offset: int, whence: int) -> int:
-        position = offset + (0, self.tell(), self._num_bytes)[whence]
-        if position < 0:
-            return -errno.EINVAL
-        self._seek(min(position, self._num_bytes))
-        return position
-
-
-def _collect(
-    chosen: Iterable[tuple[float, VideoFrame]], *, places: list[int], start_seconds: float, size: tuple[int, int] | None
+def _read(
+    source: ByteSource,
+    request: _Request,
+    *,
+    index: PacketIndex | None,
+    deadline: Deadline,
+    by_demuxer: bool = False,
 ) -> Frames:
-    """Convert each distinct frame once and put it in its places."""
-    reformatter, converted = VideoReformatter(), None
-    pts_seconds = torch.empty(len(places), dtype=torch.float64)
-    frames_TCHW = image_CHW = torch.empty(0)
-    for place, (moment, frame) in zip(places, chosen, strict=True):
-        if frame is not converted:
-            image_CHW = _rgb(frame, reformatter) if size is None else _covering(_rgb(frame, reformatter), size)
-        if converted is None:
-            frames_TCHW = torch.empty((len(places), *image_CHW.shape), dtype=torch.uint8)
-        elif image_CHW.shape != frames_TCHW.shape[1:]:
-            raise UnreadableVideoError(
-                f"its frames change from {tuple(frames_TCHW.shape[2:])} to {tuple(image_CHW.shape[1:])} px; pass size="
+    span = request.start_seconds, request.end_seconds
+    lost_reason = None
+    with open_packets(source, index=index, span=span, deadline=deadline, by_demuxer=by_demuxer) as reader:
+        wanted, clip = _clip(reader.index, request)
+        times = request.at.times_seconds(clip)
+        # The last frame that begins at or before each time, and the first for what is earlier still.
+        numbers = np.searchsorted(clip.pts_seconds, np.array(times) + TOLERANCE_SECONDS, side="right") - 1
+        numbers = np.maximum(numbers, 0)
+        if request.backend == "torchcodec":
+            from civid_loader.backends import read_with_torchcodec
+
+            moments = clip.pts_seconds[numbers] + request.start_seconds
+            images_TCHW = read_with_torchcodec(
+                source, moments, size=request.size, device=request.device, threads=request.threads
             )
-        converted = frame
-        frames_TCHW[place] = image_CHW
-        pts_seconds[place] = moment - start_seconds
-    return Frames(frames_TCHW=frames_TCHW, pts_seconds=pts_seconds)
+            is_corrupt = torch.zeros(len(times), dtype=torch.bool)
+        else:
+            images_TCHW, is_corrupt, lost_reason = decode_packets(
+                reader, wanted[numbers].tolist(), size=request.size, threads=request.threads, deadline=deadline
+            )
+    pts_seconds = torch.from_numpy(clip.pts_seconds[numbers])
+    frames = Frames(frames_TCHW=images_TCHW, pts_seconds=pts_seconds, is_corrupt=is_corrupt)
+    if lost_reason:
+        error = CorruptVideoError(f"some of the frames wanted cannot be decoded: {lost_reason}; download it again")
+        error.frames = frames
+        raise error
+    return frames
 
 
-def _rgb(frame: VideoFrame, reformatter: VideoReformatter) -> torch.Tensor:
-    """The frame as displayed, CHW: PyAV states the rotation and leaves it to us."""
-    image_HWC = reformatter.reformat(frame, format="rgb24", **_ONE_THREAD).to_ndarray()
-    turned_HWC = np.rot90(image_HWC, frame.rotation // 90)
-    return torch.from_numpy(np.ascontiguousarray(turned_HWC)).permute(2, 0, 1)
-
-
-def _covering(image_CHW: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Scale to the smallest image that covers `size`, then crop its centre. 1280x720 for (256, 256): 455x256 first."""
-    height, width = image_CHW.shape[1:]
-    scale = max(size[0] / height, size[1] / width)
-    scaled = max(size[0], round(height * scale)), max(size[1], round(width * scale))
-    covering_CHW = interpolate(image_CHW[None], size=scaled, mode="bilinear", antialias=True)[0]
-    top, left = (scaled[0] - size[0]) // 2, (scaled[1] - size[1]) // 2
-    return covering_CHW[:, top : top + size[0], left : left + size[1]]
+def _clip(index: PacketIndex, request: _Request) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], ClipTimes]:
+    """The packets of the clip's frames, in order of display, and their times."""
+    available_seconds = min(index.end_seconds, request.end_seconds)
+    if available_seconds <= request.start_seconds:
+        kind = TruncatedVideoError if index.is_truncated else UnreadableVideoError
+        raise kind(
+            f"the span starts at {request.start_seconds} s, but the video ends at {available_seconds} s: it is cut "
+            "off, or not the one that was annotated"
+        )
+    shown = index.shown
+    moments = index.seconds(index.pts[shown])
+    edges = np.array([request.start_seconds, request.end_seconds]) - TOLERANCE_SECONDS
+    first, end = np.searchsorted(moments, edges).tolist()
+    if first >= end:  # no frame begins in it: the one on screen at its start
+        first, end = max(0, end - 1), max(1, end)
+    clip = ClipTimes(
+        pts_seconds=moments[first:end] - request.start_seconds,
+        is_key=index.is_key[shown[first:end]],
+        duration_seconds=available_seconds - request.start_seconds,
+        fps=index.fps,
+    )
+    return shown[first:end], clip

@@ -1,6 +1,10 @@
 """The errors a user can meet. Each message says what is wrong, where, why, and what to do about it."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from civid_loader.decoding import Frames
 
 
 class CividLoaderError(Exception):
@@ -39,6 +43,15 @@ class SchemaError(CividLoaderError, ValueError):
 class VideoError(CividLoaderError):
     """A video cannot give the frames asked for."""
 
+    frames: "Frames | None" = None
+    """What could be decoded in spite of it, where something could."""
+
+    def within(self, where: str, *, cure: str = "") -> Self:
+        """The same error with what it happened to in front, and another cure behind."""
+        wider = type(self)(f"{where}: {self}{cure and '; '}{cure}")
+        wider.frames = self.frames
+        return wider
+
 
 class VideoNotFoundError(VideoError, FileNotFoundError):
     """The pointer names no file below the video root."""
@@ -66,6 +79,10 @@ class CorruptVideoError(UnreadableVideoError):
 
 class VideoTimeoutError(VideoError, TimeoutError):
     """Reading or decoding took longer than allowed."""
+
+
+class TooManyFailedError(VideoError):
+    """More clips cannot be read than `max_failed` allows."""
 
 
 class RemoteVideoError(VideoError, OSError):

@@ -1,164 +1,296 @@
-"""The video stream of an open container: where its frames lie in time, and how to decode from a keyframe on."""
+"""A video opened by FFmpeg: for containers without a header to read, and streams that only FFmpeg understands."""
 
-from collections.abc import Generator, Iterator
-from dataclasses import KW_ONLY, dataclass
+import errno
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from itertools import chain
-from typing import Final, TypeAlias
+from typing import BinaryIO, Final, TypeAlias
 
+import av
+import av.error
+import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from civid_loader.errors import NoVideoStreamError, UnreadableVideoError
+from civid_loader.errors import CorruptVideoError, NoVideoStreamError, UnreadableVideoError, VideoTimeoutError
+from civid_loader.packets import PacketIndex
 
-_VideoPacket: TypeAlias = "Packet[VideoStream]"
-TOLERANCE_SECONDS: Final = 1e-6
-"""Times closer than this are the same moment."""
-
+VideoPacket: TypeAlias = "Packet[VideoStream]"
 FAR_SECONDS: Final = 1e9
-# Where to start when the keyframe before the first target does not lead to it (open GOP, intra refresh, containers that
-# seek by decoding time): that much earlier, at last from the first packet.
+KEPT_BYTES: Final = 32 << 20
+"""Packets seen in the scan are kept up to this much, and need not be looked for again."""
+# Only containers that hold their own data. FFmpeg also plays text that names other files (concat, HLS, DASH): a "video"
+# of 30 bytes would then read any file of this machine.
+_OPEN_OPTIONS: Final = {"format_whitelist": "mov,matroska,avi,mpegts,mpeg,asf,ogg,ivf,mp3,wav,flac,aac"}
+_MAX_REORDERED: Final = 32
+_MAX_BLOCK_HEADER_BYTES: Final = 32
+"""Of a Matroska block or an AVI chunk, before the packet itself."""
+# How much earlier to start where a seek did not lead to the packet wanted: some containers seek by decoding time.
 _STEPS_BACK_SECONDS: Final = (0.0, 2.0, 20.0, FAR_SECONDS)
 
 
-@dataclass(frozen=True, slots=True)
-class VideoSource:
-    """The video stream of an open container. Ticks are units of the stream's time base."""
+class _NothingError(UnreadableVideoError):
+    """No frame in the packets looked at."""
 
-    container: InputContainer
-    stream: VideoStream
-    _: KW_ONLY
-    tick_seconds: Fraction
-    start_ticks: int
-    """Where a seek finds the first packet: some containers seek by decoding time, which is before any pts."""
-    first_pts: int
-    """Of the first frame: second 0."""
 
-    @classmethod
-    def of(cls, container: InputContainer, *, num_threads: int) -> "VideoSource":
+class Deadline:
+    """A moment after which nobody waits any longer."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._limit_seconds = seconds
+        self._end = None if seconds is None else time.monotonic() + seconds
+
+    def check(self) -> None:
+        """Raise VideoTimeoutError if it has passed."""
+        if self._end is not None and time.monotonic() > self._end:
+            raise VideoTimeoutError(
+                f"not done after {self._limit_seconds:g} s; the file or the connection is slow, or fewer frames are "
+                "needed: pass a larger timeout_seconds"
+            )
+
+    @property
+    def left_seconds(self) -> float | None:
+        """Time left, at least a millisecond; None: without end."""
+        return None if self._end is None else max(0.001, self._end - time.monotonic())
+
+
+@contextmanager
+def open_stream(file: BinaryIO, deadline: Deadline) -> Iterator["Stream"]:
+    """The best video stream of a file, while the `with` statement lasts.
+
+    Raises:
+        NoVideoStreamError: sound only.
+        UnreadableVideoError: a codec unknown to this FFmpeg.
+        av.error.FFmpegError: not a video.
+    """
+    guarded = _GuardedFile(file, deadline)
+    with av.open(guarded, mode="r", options=_OPEN_OPTIONS, metadata_errors="replace") as container:
         stream = container.streams.best("video")
         if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
             raise NoVideoStreamError("it has no video stream, only sound, a cover picture or data")
-        if stream.codec_context is None:
+        if stream.codec_context is None or stream.time_base is None:
             raise UnreadableVideoError("its codec is unknown to this FFmpeg")
-        stream.thread_type = "NONE" if num_threads == 1 else "AUTO"
-        stream.codec_context.thread_count = num_threads
-        packets = _packets(container, stream)
-        packet = next(packets, None)
-        frame = packet and next(_decoded(stream, chain([packet], packets)), None)
-        if packet is None or frame is None or stream.time_base is None:
-            raise UnreadableVideoError("not one frame can be decoded; download it again")
-        start_ticks, first_pts = _pts(packet) if packet.dts is None else packet.dts, _pts(frame)
-        return cls(container, stream, tick_seconds=stream.time_base, start_ticks=start_ticks, first_pts=first_pts)
+        stream.thread_type = "NONE"
+        stream.codec_context.thread_count = 1
+        yield Stream(container, stream, deadline)
 
-    @property
-    def fps(self) -> float:
-        """Average rate; 0 where unknown."""
-        return float(self.stream.average_rate or 0)
 
-    def seconds(self, pts: int) -> float:
-        return float((pts - self.first_pts) * self.tick_seconds)
+class Stream:
+    """The video stream of an open container. Used by one thread at a time."""
 
-    def packets_before(self, seconds: float) -> Generator[_VideoPacket]:
-        """Packets from the keyframe at or before a time, or from the first one."""
-        ticks = self.first_pts + int(seconds / self.tick_seconds) if seconds > 0 else self.start_ticks
-        self.container.seek(ticks, stream=self.stream)
-        return _packets(self.container, self.stream)
+    def __init__(self, container: InputContainer, stream: VideoStream, deadline: Deadline) -> None:
+        self.container, self.stream = container, stream
+        self._deadline = deadline
+        assert stream.time_base is not None
+        self.tick_seconds: Fraction = stream.time_base
+        self._kept: list[VideoPacket] | None = None
+        self._start_ticks: int | None = None
 
-    def end_seconds(self, *, limit_seconds: float | None) -> float:
-        """When the last frame ends, or the limit if that is earlier; from the packets, as a header may promise more.
+    def index(
+        self, *, start_seconds: float = 0.0, end_seconds: float = FAR_SECONDS, locate_in: BinaryIO | None = None
+    ) -> PacketIndex:
+        """An index of the packets that frames in a span need.
 
-        One pass over all packets where there is no limit, else only over those after the keyframe before it.
+        With `locate_in`, the file, of the whole stream and with the places of the packets, if all lie in one piece.
         """
-        frame_ticks = max(1, round(1 / (self.fps * self.tick_seconds))) if self.fps else 1
-        for seconds in (0.0,) if limit_seconds is None else (limit_seconds, 0.0):
-            ends = []
-            for packet in self.packets_before(seconds):
-                if packet.pts is None or packet.is_discard:
-                    continue
-                if limit_seconds is not None and self.seconds(packet.pts) >= limit_seconds:
-                    return limit_seconds
-                ends.append(packet.pts + (packet.duration or frame_ticks))
-            if ends:
-                return min(self.seconds(max(ends)), limit_seconds or FAR_SECONDS)
-        raise UnreadableVideoError("its frames carry no times; remux it, for example to mp4")
-
-    def frames_at(
-        self, targets_seconds: list[float], *, start_seconds: float, end_seconds: float
-    ) -> Iterator[tuple[float, VideoFrame]]:
-        """For each target, in ascending order, the frame that `read_frames` promises, with its time."""
-        packets, frames = self._decode_before(targets_seconds[0])
-        num_done, held = 0, None
-        for frame in frames:
-            moment = self.seconds(_pts(frame))
-            if moment >= end_seconds - TOLERANCE_SECONDS:
-                break
-            if held is not None and held[0] >= start_seconds - TOLERANCE_SECONDS:
-                while num_done < len(targets_seconds) and targets_seconds[num_done] < moment - TOLERANCE_SECONDS:
-                    yield held
-                    num_done += 1
-                if num_done == len(targets_seconds):
-                    break
-            held = moment, frame
-        if held is None:
-            raise UnreadableVideoError(f"no frame can be decoded between {start_seconds} and {end_seconds} s")
-        for _ in targets_seconds[num_done:]:
-            yield held
-        # What the decoder still holds is shown later but was decoded before: if it is damaged, frames already
-        # given may have been predicted from it.
-        packets.close()
-        for _ in frames:
-            pass
-
-    def _decode_before(self, seconds: float) -> tuple[Generator[_VideoPacket], Iterator[VideoFrame]]:
-        """Packets and, decoded from them, frames of which the first is at or before a time."""
+        if start_seconds == 0.0 and end_seconds == FAR_SECONDS:
+            return self._scan(None, start_ticks=None, end_ticks=None, locate_in=locate_in)
+        first_pts = self._first_pts()
+        low, high = (first_pts + int(seconds / self.tick_seconds) for seconds in (start_seconds, end_seconds))
         for step_seconds in _STEPS_BACK_SECONDS:
-            packets = self.packets_before(seconds - step_seconds)
-            frames = _decoded(self.stream, packets)
-            first = next(frames, None)
-            if first is not None and self.seconds(_pts(first)) <= seconds + TOLERANCE_SECONDS:
+            start_ticks = low - int(step_seconds / self.tick_seconds)
+            is_all = start_ticks <= first_pts
+            try:
+                found = self._scan(first_pts, start_ticks=None if is_all else start_ticks, end_ticks=high + 1)
+            except _NothingError:
+                if is_all:
+                    raise
+                continue
+            shown = found.shown
+            on_screen = shown[found.pts[shown] <= low]
+            if is_all or (len(on_screen) and found.start_of(int(on_screen[-1])) >= 0):
                 break
-        return packets, frames if first is None else chain([first], frames)
+        return replace(found, span_seconds=(start_seconds, end_seconds))
+
+    def packets(self, index: PacketIndex, first: int, last: int) -> list[VideoPacket]:
+        """Packets `first` to `last` of the index that `index` gave last."""
+        if self._kept is not None:
+            return self._kept[first : last + 1]
+        for step_seconds in _STEPS_BACK_SECONDS:
+            found: list[VideoPacket] = []
+            for packet in self._demux(int(index.pts[first]) - int(step_seconds / self.tick_seconds)):
+                if packet.pts == index.pts[first + len(found)]:
+                    found.append(packet)
+                    if len(found) > last - first:
+                        return found
+                elif found:
+                    break
+        raise CorruptVideoError("its packets are not where they were a moment ago; remux it, for example to mp4")
+
+    def decode_all(self) -> Iterator[VideoFrame]:
+        """Every frame from the first on, by FFmpeg's own bookkeeping: slow, and right where nothing else is."""
+        context = self.stream.codec_context
+        context.flush_buffers()
+        for packet in chain(self._demux(None), [None]):
+            yield from context.decode(packet)
+
+    def check_first_frame(self) -> None:
+        """Raise UnreadableVideoError unless a frame can be decoded."""
+        frame = next(self.decode_all(), None)
+        self.stream.codec_context.flush_buffers()
+        if frame is None:
+            raise UnreadableVideoError("not one frame can be decoded; download it again")
+
+    def _scan(
+        self,
+        first_pts: int | None,
+        *,
+        start_ticks: int | None,
+        end_ticks: int | None,
+        locate_in: BinaryIO | None = None,
+    ) -> PacketIndex:
+        rate = float(self.stream.average_rate or 0)
+        usual = max(1, round(1 / (rate * self.tick_seconds))) if rate else 1
+        rows, kept, is_kept, num_kept_bytes, num_late = [], [], True, 0, 0
+        is_corrupt = False
+        for packet in self._demux(start_ticks):
+            moment = _pts(packet)
+            shown = not packet.is_discard and not self._is_invisible(packet)
+            place = -1 if locate_in is None else _place(packet, locate_in)
+            rows.append((moment, packet.size, packet.duration or usual, place, packet.is_keyframe, shown))
+            is_corrupt = packet.is_corrupt
+            num_kept_bytes += packet.size
+            kept.append(packet)
+            if num_kept_bytes > KEPT_BYTES:
+                is_kept, kept = False, []
+            if end_ticks is not None and moment >= end_ticks:
+                num_late += 1
+                # A packet is not shown before it is decoded: nothing that is needed comes later.
+                if num_late > _MAX_REORDERED or (packet.dts is not None and packet.dts >= end_ticks):
+                    break
+        self._kept = kept if is_kept else None
+        rows = rows[:-1] if is_corrupt else rows  # the last packet only: the file is cut off in it
+        if not rows:
+            raise _NothingError("not one frame can be decoded; download it again")
+        pts, sizes, durations, places = (np.array([row[i] for row in rows], np.int64) for i in range(4))
+        is_key, is_shown = (np.array([row[i] for row in rows], bool) for i in (4, 5))
+        is_shown &= (
+            pts >= pts[0]
+        )  # what comes after the first keyframe and is shown before it refers to what is not here
+        if not is_shown.any():
+            raise _NothingError("none of its frames is shown")
+        if len(np.unique(pts[is_shown])) != is_shown.sum():
+            raise UnreadableVideoError("several of its frames have one time; remux it, for example to mp4")
+        context = self.stream.codec_context
+        return PacketIndex(
+            codec=context.codec.canonical_name,
+            extradata=context.extradata or b"",
+            rotation_degrees=self._rotation(),
+            color_space=int(context.colorspace),
+            color_range=int(context.color_range),
+            fps=rate,
+            tick_seconds=self.tick_seconds,
+            first_pts=int(pts[is_shown].min()) if first_pts is None else first_pts,
+            end_pts=int((pts + durations)[is_shown].max()),
+            pts=pts,
+            is_key=is_key,
+            is_shown=is_shown,
+            sizes=sizes,
+            offsets=places if (places >= 0).all() else None,
+            is_truncated=is_corrupt,
+        )
+
+    def _first_pts(self) -> int:
+        """Of the first frame that is shown."""
+        key_pts = first = None
+        num_later = 0
+        for packet in self._demux(None):
+            key_pts = _pts(packet) if key_pts is None else key_pts
+            if first is not None:
+                num_later += 1
+                if num_later > _MAX_REORDERED or (packet.dts is not None and packet.dts >= first):
+                    break
+            if not packet.is_discard and _pts(packet) >= key_pts:
+                first = min(_pts(packet), _pts(packet) if first is None else first)
+        if first is None:
+            raise UnreadableVideoError("not one frame can be decoded; download it again")
+        return first
+
+    def _demux(self, ticks: int | None) -> Iterator[VideoPacket]:
+        """Packets in decoding order, from the keyframe before a time or from the first keyframe on."""
+        if self._start_ticks is not None:
+            self.container.seek(self._start_ticks if ticks is None else ticks, stream=self.stream)
+        elif ticks is not None:
+            next(self._demux(None), None)
+            self.container.seek(ticks, stream=self.stream)
+        has_begun = False
+        for packet in self.container.demux(self.stream):
+            self._deadline.check()
+            has_begun = has_begun or packet.is_keyframe
+            if has_begun and packet.size:
+                if self._start_ticks is None:
+                    self._start_ticks = _pts(packet) if packet.dts is None else packet.dts
+                yield packet
+
+    def _is_invisible(self, packet: VideoPacket) -> bool:
+        """VP8 keeps pictures that are only referred to in packets of their own (RFC 6386, section 9.1)."""
+        return self.stream.codec_context.codec.canonical_name == "vp8" and not bytes(packet)[0] >> 4 & 1
+
+    def _rotation(self) -> int:
+        """As a decoded frame states it: only containers of this kind can."""
+        if not {"mov", "matroska"} & set(self.container.format.name.split(",")):
+            return 0
+        frame = next(self.decode_all(), None)
+        self.stream.codec_context.flush_buffers()
+        return 0 if frame is None else frame.rotation
 
 
-def _packets(container: InputContainer, stream: VideoStream) -> Generator[_VideoPacket]:
-    """Packets in decoding order from the first keyframe on, without a last one that is cut off."""
-    started = cut_off = False
-    for packet in container.demux(stream):
-        started = started or packet.is_keyframe
-        if not (started and packet.size):
-            continue
-        if cut_off:
-            raise UnreadableVideoError("packets are damaged; download it again")
-        cut_off = packet.is_corrupt
-        if not cut_off:
-            yield packet
+class _GuardedFile:
+    """A file as FFmpeg expects it: a place before the first byte is refused by a number, not by an exception.
 
-
-def _decoded(stream: VideoStream, packets: Iterator[_VideoPacket]) -> Iterator[VideoFrame]:
-    """Frames in order of display, decoded from packets of which the first is a keyframe.
-
-    Decoders leave out the pictures shown before it: they need the keyframe before (open GOP).
-    A damaged frame is an error, wanted or not: what is predicted from it looks whole and is not.
+    Empty files and damaged headers lead to such places. A place past the end is fine, there is nothing to read there.
     """
-    key = next(packets, None)
-    if key is None:
-        return
-    previous_pts = _pts(key)
-    for packet in chain([key], packets, [None]):
-        for frame in stream.codec_context.decode(packet):
-            if frame.is_corrupt:
-                raise UnreadableVideoError("frames are damaged; download it again")
-            if _pts(frame) < previous_pts:
-                raise UnreadableVideoError("the times of its frames go backwards; remux it, for example to mp4")
-            previous_pts = _pts(frame)
-            yield frame
+
+    def __init__(self, file: BinaryIO, deadline: Deadline) -> None:
+        self._file, self._seek, self.tell = file, file.seek, file.tell
+        self._deadline = deadline
+        self._num_bytes = file.seek(0, os.SEEK_END)
+        file.seek(0)
+
+    def read(self, num_bytes: int) -> bytes:
+        self._deadline.check()
+        return self._file.read(num_bytes)
+
+    def seek(self, offset: int, whence: int) -> int:
+        position = offset + (0, self.tell(), self._num_bytes)[whence]
+        if position < 0:
+            return -errno.EINVAL
+        self._seek(min(position, self._num_bytes))
+        return position
 
 
-def _pts(timed: "_VideoPacket | VideoFrame") -> int:
-    if timed.pts is None:
+def _place(packet: VideoPacket, file: BinaryIO) -> int:
+    """Where the packet's bytes stand in the file in one piece; -1 if they do not.
+
+    A container may put a header of its own before them, or, as MPEG-TS does, cut them into pieces.
+    """
+    if packet.pos is None or packet.pos < 0:
+        return -1
+    at = file.tell()
+    file.seek(packet.pos)
+    found = file.read(packet.size + _MAX_BLOCK_HEADER_BYTES).find(bytes(packet))
+    file.seek(at)
+    return -1 if found < 0 else packet.pos + found
+
+
+def _pts(packet: VideoPacket) -> int:
+    if packet.pts is None:
         raise UnreadableVideoError("its frames carry no times; remux it, for example to mp4")
-    return timed.pts
+    return packet.pts

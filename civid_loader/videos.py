@@ -1,63 +1,232 @@
 """Pointer -> bytes: where the bytes of `clips[].video` lie, and nothing about what they mean.
 
-A pointer is a path relative to the video root, an absolute path, a URL that fsspec understands, or a member of an
-uncompressed tar or of a zip, `videos/chunk_0_40.tar!a/b.mp4`. Pointers come from annotations and are not trusted:
-a relative one never leaves the root, neither by `..` nor by a link.
+A pointer is a path relative to the video root, an absolute path, a URL that fsspec understands, a member of an
+uncompressed tar or of a zip, `videos/chunk_0_40.tar!a/b.mp4`, or `videos:<clip_id>` for bytes in the dataset's own
+shards. Pointers come from annotations and are not trusted: a relative one never leaves the root, neither by `..` nor
+by a link.
 """
 
 import io
 import os
-import posixpath
 import re
-import struct
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
-from typing import Any, BinaryIO, Final, cast
+import threading
+from collections.abc import Sequence
+from typing import Any, BinaryIO, Final, Protocol, cast, runtime_checkable
 
-from civid_loader.errors import MissingDependencyError, UnreadableVideoError, UnsafePathError, VideoNotFoundError
+from civid_loader.archives import find_member, inflate
+from civid_loader.errors import UnreadableVideoError, UnsafePathError, VideoNotFoundError
+from civid_loader.remote import RemoteSource
+from civid_loader.transport import Counters, without_credentials
+from civid_loader.video_shards import find_in_shards
 
-MAX_INFLATED_BYTES: Final = 2 << 30
-"""A deflated zip member is unpacked in memory; one that claims to be larger is refused."""
+READ_AHEAD_BYTES: Final = 1 << 20
+"""A remote file read as a stream is fetched in blocks of this size."""
 
 _ARCHIVE_MEMBER: Final = re.compile(r"(?P<archive>.+?\.(?:zip|tgz|tar(?:\.\w+)?))!(?P<member>.+)", re.IGNORECASE)
-_ZIP_LOCAL_HEADER_BYTES: Final = 30
-# Measured on damaged archives: tarfile and zipfile raise more than errors of their own.
-_DAMAGED_ARCHIVE: Final = (
-    tarfile.TarError, zipfile.BadZipFile, zlib.error, NotImplementedError, IndexError, ValueError, OverflowError,
-)  # fmt: skip
+_LOCAL_READ_BYTES: Final = 64 << 10
 
 
-def open_video(pointer: str, *, root: str | None) -> BinaryIO:
-    """Open the video at `pointer` for random reading; use it in a `with` statement.
+@runtime_checkable
+class ByteSource(Protocol):
+    """The bytes of one video. Several threads may read at once; nothing stays open between calls."""
+
+    @property
+    def name(self) -> str:
+        """For messages; without credentials."""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether reading costs round trips."""
+
+    @property
+    def counters(self) -> Counters:
+        """What was read so far."""
+
+    def size(self) -> int:
+        """Length in bytes."""
+
+    def read_ranges(
+        self, ranges: Sequence[tuple[int, int]], *, timeout_seconds: float | None = None
+    ) -> list[bytes]:
+        """The bytes of each (offset, length), in the order given; short or b"" where it reaches past the end."""
+
+
+def open_video(pointer: str, *, root: str | None, dataset: str | None = None) -> ByteSource:
+    """The bytes of the video at `pointer`. Opens no remote file: that it is missing shows when it is read.
 
     Args:
         pointer: as in the schema.
         root: the folder that relative pointers start from; None when there are only absolute ones and URLs.
+        dataset: folder or URL of the built dataset, for pointers into its `videos` config.
 
     Raises:
-        VideoNotFoundError: there is no such file or archive member.
+        VideoNotFoundError: there is no such local file, archive member or clip.
         UnsafePathError: a relative pointer that leaves `root`.
-        UnreadableVideoError: an archive that cannot be read at random.
+        UnreadableVideoError: an archive or shard that cannot be read at random.
         MissingDependencyError: fsspec lacks the package for this kind of URL.
-        ValueError: a relative pointer without a usable `root`.
+        ValueError: a relative pointer without a usable `root`, or `videos:` without `dataset`.
     """
     if pointer.startswith("videos:"):
-        raise VideoNotFoundError(
-            f"{pointer}: this dataset ships no `videos` config yet, so there are no bytes to read; "
-            "build it with pointers to files (`civid build --videos FOLDER`)"
-        )
+        if dataset is None:
+            raise ValueError(f"pointer {pointer!r} is into the dataset's own videos: pass the dataset (dataset=...)")
+        clip = find_in_shards(dataset, pointer.removeprefix("videos:"), open_file=_open_shard)
+        return open_range(clip.shard, offset=clip.byte_offset, num_bytes=clip.num_bytes)
     if member := _ARCHIVE_MEMBER.fullmatch(pointer):
-        return _open_member(pointer, archive=member["archive"], name=member["member"], root=root)
+        return _member_source(pointer, archive=member["archive"], name=member["member"], root=root)
     if "://" in pointer:
-        return _open_url(pointer)
+        return _url_source(pointer)
     path = _local_path(pointer, root=root)
-    if not os.path.getsize(path):
-        raise VideoNotFoundError(f"{path}: the file is empty, as failed downloads are; download it again")
-    return open(path, "rb")
+    _refuse_empty(path)
+    return LocalSource(path)
+
+
+def open_range(shard: str, *, offset: int, num_bytes: int) -> ByteSource:
+    """`num_bytes` of a local file or a URL from byte `offset` on: a clip whose place the `media` layer tells."""
+    if "://" in shard:
+        return RemoteSource(shard, offset=offset, num_bytes=num_bytes)
+    return LocalSource(shard, offset=offset, num_bytes=num_bytes)
+
+
+def bytes_source(data: bytes, *, name: str = "bytes in memory") -> ByteSource:
+    """Bytes that are in memory already."""
+    return _BytesSource(data, name=name)
+
+
+def file_source(file: BinaryIO) -> ByteSource:
+    """An open file that can seek, and stays the caller's: reading moves its position, and it must not be closed."""
+    return _FileSource(file)
+
+
+def as_file(source: ByteSource) -> BinaryIO:
+    """A source as a file for random reading; use it in a `with` statement. A remote one is read ahead in blocks."""
+    return cast(BinaryIO, io.BufferedReader(_SourceFile(source), buffer_size=_LOCAL_READ_BYTES))
+
+
+class LocalSource:
+    """A local file, or `num_bytes` of it from byte `offset` on."""
+
+    is_remote: Final = False
+
+    def __init__(
+        self, path: str, *, offset: int = 0, num_bytes: int | None = None, name: str | None = None
+    ) -> None:
+        self.name = name or path
+        self.counters = Counters()
+        self._path, self._offset, self._num_bytes = path, offset, num_bytes
+
+    def size(self) -> int:
+        """Length in bytes."""
+        return max(0, os.path.getsize(self._path) - self._offset) if self._num_bytes is None else self._num_bytes
+
+    def read_ranges(
+        self, ranges: Sequence[tuple[int, int]], *, timeout_seconds: float | None = None
+    ) -> list[bytes]:
+        """See `ByteSource`; the time limit is for sources that may stall."""
+        wanted = [_clipped(self.name, offset, length, last=self._num_bytes) for offset, length in ranges]
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise VideoNotFoundError(f"{self._path}: the file is gone since it was opened; put it back") from error
+        try:
+            found = [_pread(descriptor, length, self._offset + offset) for offset, length in wanted]
+        finally:
+            os.close(descriptor)
+        self.counters.add(num_requests=len(found), num_bytes=sum(map(len, found)))
+        return found
+
+
+class _BytesSource:
+    is_remote: Final = False
+
+    def __init__(self, data: bytes, *, name: str) -> None:
+        self.name = name
+        self.counters = Counters()
+        self._data = data
+
+    def size(self) -> int:
+        return len(self._data)
+
+    def read_ranges(
+        self, ranges: Sequence[tuple[int, int]], *, timeout_seconds: float | None = None
+    ) -> list[bytes]:
+        wanted = [_clipped(self.name, offset, length, last=len(self._data)) for offset, length in ranges]
+        found = [self._data[offset : offset + length] for offset, length in wanted]
+        self.counters.add(num_requests=len(found), num_bytes=sum(map(len, found)))
+        return found
+
+
+class _FileSource:
+    is_remote: Final = False
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.name = str(getattr(file, "name", "an open file"))
+        self.counters = Counters()
+        self._file = file
+        self._lock = threading.Lock()
+
+    def size(self) -> int:
+        with self._lock:
+            return self._file.seek(0, io.SEEK_END)
+
+    def read_ranges(
+        self, ranges: Sequence[tuple[int, int]], *, timeout_seconds: float | None = None
+    ) -> list[bytes]:
+        wanted = [_clipped(self.name, offset, length, last=None) for offset, length in ranges]
+        with self._lock:
+            found = [self._read(offset, length) for offset, length in wanted]
+        self.counters.add(num_requests=len(found), num_bytes=sum(map(len, found)))
+        return found
+
+    def _read(self, offset: int, length: int) -> bytes:
+        self._file.seek(offset)
+        data = b""
+        # Files without a buffer may give less at a time.
+        while len(data) < length and (piece := self._file.read(length - len(data))):
+            data += piece
+        return data
+
+
+def _clipped(name: str, offset: int, length: int, *, last: int | None) -> tuple[int, int]:
+    """A range as (offset, length) that does not reach past `last`."""
+    if offset < 0 or length < 0:
+        raise ValueError(f"{name}: no range has offset {offset} and length {length}; both must be >= 0")
+    return (offset, length) if last is None else (offset, max(0, min(length, last - offset)))
+
+
+def _pread(descriptor: int, length: int, offset: int) -> bytes:
+    data = os.pread(descriptor, length, offset)
+    # One call gives at most 2 GB.
+    while len(data) < length and (piece := os.pread(descriptor, length - len(data), offset + len(data))):
+        data += piece
+    return data
+
+
+def _open_shard(shard: str) -> BinaryIO:
+    return as_file(RemoteSource(shard) if "://" in shard else LocalSource(shard))
+
+
+def _url_source(url: str) -> ByteSource:
+    if not url.startswith(("file://", "local://")):
+        return RemoteSource(url)
+    path = url.partition("://")[2]
+    if not os.path.isfile(path):
+        raise VideoNotFoundError(f"no file at {url}; check the address and that it may be read")
+    _refuse_empty(path)
+    return LocalSource(path)
+
+
+def _member_source(pointer: str, *, archive: str, name: str, root: str | None) -> ByteSource:
+    if "://" in archive:
+        raise UnreadableVideoError(
+            f"{without_credentials(pointer)}: archives are read from local disk only; download the archive"
+        )
+    path = _local_path(archive, root=root)
+    member = find_member(path, name, pointer=pointer)
+    stored = LocalSource(path, offset=member.offset_bytes, num_bytes=member.stored_bytes, name=pointer)
+    if member.inflated_bytes is None:
+        return stored
+    data = stored.read_ranges([(0, member.stored_bytes)])[0]
+    return bytes_source(inflate(data, num_bytes=member.inflated_bytes, pointer=pointer), name=pointer)
 
 
 def _local_path(pointer: str, *, root: str | None) -> str:
@@ -86,130 +255,16 @@ def _local_path(pointer: str, *, root: str | None) -> str:
     )
 
 
-def _open_url(url: str) -> BinaryIO:
-    import fsspec
-
-    try:
-        return cast(BinaryIO, fsspec.open(url, mode="rb").open())
-    except FileNotFoundError as error:
-        raise VideoNotFoundError(f"no file at {url}; check the address and that it may be read") from error
-    except ImportError as error:
-        raise MissingDependencyError(f"{url}: {error}; add it to this environment with pip install") from error
+def _refuse_empty(path: str) -> None:
+    if not os.path.getsize(path):
+        raise VideoNotFoundError(f"{path}: the file is empty, as failed downloads are; download it again")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Member:
-    """Where one file lies in an archive."""
+class _SourceFile(io.RawIOBase):
+    """A source as an unbuffered file."""
 
-    offset_bytes: int
-    """Of the member's data in a tar, of its header in a zip."""
-    stored_bytes: int
-    """Length in the archive."""
-    inflated_bytes: int | None = None
-    """Length of the file where it is deflated, else None."""
-    refusal: str | None = None
-    """Why it cannot be read, else None."""
-
-
-def _open_member(pointer: str, *, archive: str, name: str, root: str | None) -> BinaryIO:
-    kind = archive.lower().rpartition(".")[2]
-    if "://" in archive:
-        raise UnreadableVideoError(f"{pointer}: archives are read from local disk only; download {archive}")
-    if kind not in _MEMBERS_OF:
-        raise UnreadableVideoError(
-            f"{pointer}: a compressed tar cannot be read at random; unpack it: civid unpack {archive} --output FOLDER"
-        )
-    path = _local_path(archive, root=root)
-    status = os.stat(path)
-    try:
-        members = _MEMBERS_OF[kind](path, num_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
-        member = members.get(posixpath.normpath(name))
-        if member is not None and not member.refusal:
-            return _open_tar_member(path, member) if kind == "tar" else _open_zip_member(path, member)
-    except _DAMAGED_ARCHIVE as error:
-        raise UnreadableVideoError(f"{pointer}: the archive cannot be read ({error}); download it again") from error
-    if member is None:
-        raise VideoNotFoundError(f"{pointer}: none of the {len(members)} files in the archive is {name!r}")
-    raise UnreadableVideoError(f"{pointer}: {member.refusal}; unpack the archive")
-
-
-@cache
-def _tar_members(path: str, *, num_bytes: int, mtime_ns: int) -> Mapping[str, _Member]:
-    """Every file of a tar, found once per process; length and time make a replaced archive another key."""
-    members = {}
-    with tarfile.open(path, mode="r:") as archive:
-        for info in archive:
-            # Checked before the next header is looked for: a size below 0 would lead back here without end.
-            end = info.offset_data + (0 if info.issparse() else info.size)
-            if info.size < 0 or end > num_bytes:
-                raise tarfile.ReadError(f"{info.name!r} reaches from byte {info.offset_data} to {end} of {num_bytes}")
-            if info.isreg():
-                members[posixpath.normpath(info.name)] = _Member(
-                    offset_bytes=info.offset_data,
-                    stored_bytes=info.size,
-                    refusal="it is stored as a sparse file" if info.issparse() else None,
-                )
-    return members
-
-
-@cache
-def _zip_members(path: str, *, num_bytes: int, mtime_ns: int) -> Mapping[str, _Member]:
-    """As `_tar_members`, for a zip."""
-    with zipfile.ZipFile(path) as archive:
-        files = [info for info in archive.infolist() if not info.is_dir()]
-        return {posixpath.normpath(info.filename): _zip_member(info, num_bytes=num_bytes) for info in files}
-
-
-def _zip_member(info: zipfile.ZipInfo, *, num_bytes: int) -> _Member:
-    deflated = info.compress_type == zipfile.ZIP_DEFLATED
-    refusal = None
-    if not 0 <= info.header_offset <= num_bytes - info.compress_size:
-        refusal = "it lies outside the archive, which is damaged"
-    elif info.flag_bits & 0x1:
-        refusal = "it is encrypted"
-    elif not deflated and info.compress_type != zipfile.ZIP_STORED:
-        refusal = f"its zip compression (method {info.compress_type}) is neither stored nor deflated"
-    elif deflated and info.file_size > MAX_INFLATED_BYTES:
-        refusal = f"inflating it would take {info.file_size} bytes of memory, the limit is {MAX_INFLATED_BYTES}"
-    return _Member(
-        offset_bytes=info.header_offset,
-        stored_bytes=info.compress_size,
-        inflated_bytes=info.file_size if deflated else None,
-        refusal=refusal,
-    )
-
-
-_MEMBERS_OF: Final = {"tar": _tar_members, "zip": _zip_members}
-
-
-def _open_tar_member(path: str, member: _Member) -> BinaryIO:
-    return io.BufferedReader(_Slice(path, start=member.offset_bytes, num_bytes=member.stored_bytes))
-
-
-def _open_zip_member(path: str, member: _Member) -> BinaryIO:
-    with open(path, "rb") as file:
-        file.seek(member.offset_bytes)
-        header = file.read(_ZIP_LOCAL_HEADER_BYTES)
-    if len(header) < _ZIP_LOCAL_HEADER_BYTES or not header.startswith(b"PK\3\4"):
-        raise zipfile.BadZipFile(f"no file header at byte {member.offset_bytes}")
-    # Name and extra field stand between header and data, with lengths of their own, not those of the directory.
-    start = member.offset_bytes + len(header) + sum(struct.unpack("<HH", header[-4:]))
-    stored = io.BufferedReader(_Slice(path, start=start, num_bytes=member.stored_bytes))
-    if member.inflated_bytes is None:
-        return stored
-    with stored:
-        data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(stored.read(), member.inflated_bytes)
-    if len(data) != member.inflated_bytes:
-        raise zipfile.BadZipFile(f"{len(data)} bytes of {member.inflated_bytes} could be inflated")
-    return io.BytesIO(data)
-
-
-class _Slice(io.RawIOBase):
-    """`num_bytes` of the file at `path` from byte `start` on, as a file of its own."""
-
-    def __init__(self, path: str, *, start: int, num_bytes: int) -> None:
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115
-        self._start, self._num_bytes, self._position = start, num_bytes, 0
+    def __init__(self, source: ByteSource) -> None:
+        self._source, self._position = source, 0
 
     def readable(self) -> bool:
         return True
@@ -218,18 +273,20 @@ class _Slice(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        self._position = max(0, offset + (0, self._position, self._num_bytes)[whence])
+        start = (0, self._position)[whence] if whence != io.SEEK_END else self._source.size()
+        self._position = max(0, start + offset)
         return self._position
 
     def readinto(self, buffer: Any, /) -> int:
-        wanted = min(len(buffer), self._num_bytes - self._position)
-        if wanted <= 0:
-            return 0
-        self._file.seek(self._start + self._position)
-        num_read = self._file.readinto(memoryview(buffer)[:wanted])
-        self._position += num_read
-        return num_read
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+        length = len(buffer)
+        if not self._source.is_remote:
+            data = self._source.read_ranges([(self._position, length)])[0]
+        else:
+            # Whole blocks, which the source remembers: the next bytes and those just behind cost nothing.
+            start = self._position // READ_AHEAD_BYTES * READ_AHEAD_BYTES
+            stop = -(-(self._position + length) // READ_AHEAD_BYTES) * READ_AHEAD_BYTES
+            block = self._source.read_ranges([(start, stop - start)])[0]
+            data = block[self._position - start :][:length]
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)

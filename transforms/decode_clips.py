@@ -12,7 +12,13 @@ from typing import Any, Final, Literal, get_args
 import torch
 
 from civid_loader.decoding import Frames, read_frames
-from civid_loader.errors import VideoError, VideoNotFoundError
+from civid_loader.errors import (
+    CorruptVideoError,
+    UnreadableVideoError,
+    VideoError,
+    VideoNotFoundError,
+    VideoTimeoutError,
+)
 from civid_loader.sampling import Sampler
 from civid_loader.schema import SINGLE_CAPTION_KINDS
 from civid_loader.videos import open_video
@@ -22,6 +28,7 @@ DEFAULT_CAPTIONS: Final = ("dense", "content", "refined", "plot", "raw", "short"
 each dataset gives comes first: MiraData dense, CI-VID content, LVD-2M refined, MovieBench plot."""
 
 Missing = Literal["error", "mask"]
+Repeats = Literal["keep", "mask"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,9 +36,9 @@ class DecodeClips:
     """Decode the clips of each sample; for `Dataset.with_transform`. Holds settings only, so it pickles.
 
     Per sample it returns `sample_id`; `clip_ids`, list of N; `frames_NTCHW`, uint8; `mask_NT`, bool, False where there
-    is no frame: the clip is missing, or has fewer times than another clip of the sample; `pts_seconds_NT`, float64,
-    seconds from the clip's start, 0 where the mask is False; `texts`, list of N, None where the clip has no such
-    caption. Frames are 0 where the mask is False. Of the row it needs `sample_id` and `clips`.
+    is no frame: the clip is missing, has fewer times than another clip of the sample, or is damaged there;
+    `pts_seconds_NT`, float64, seconds from the clip's start, 0 where the mask is False; `texts`, list of N, None where
+    the clip has no such caption. Frames are 0 where the mask is False. Of the row it needs `sample_id` and `clips`.
 
     Raises, when a row is read:
         VideoError: the class that `open_video` or `read_frames` raised, with the sample and the clip in front.
@@ -47,11 +54,18 @@ class DecodeClips:
     captions: Sequence[str] | None = None
     """Kinds in order of preference, of `schema.SINGLE_CAPTION_KINDS` (no transitions); None = `DEFAULT_CAPTIONS`."""
     missing: Missing = "error"
-    """A clip without a file: raise, or keep its place with mask False. A file that cannot be read always raises."""
+    """A clip without a file: raise, or keep its place with mask False."""
+    damaged: Missing = "error"
+    """A clip that cannot be read, in whole or in part: raise, or mask the frames that are damaged or not there."""
+    repeats: Repeats = "keep"
+    """Of a clip with fewer frames than asked for, some come more than once: keep them, or mask all but the first."""
+    threads: int | None = None
+    """Of the decoder, see `read_frames`; None: one in a worker process, else as many as there are cores."""
 
     def __post_init__(self) -> None:
-        if self.missing not in get_args(Missing):
-            raise ValueError(f"missing={self.missing!r}: must be one of {', '.join(get_args(Missing))}")
+        for name, options in (("missing", Missing), ("damaged", Missing), ("repeats", Repeats)):
+            if getattr(self, name) not in get_args(options):
+                raise ValueError(f"{name}={getattr(self, name)!r}: must be one of {', '.join(get_args(options))}")
         if isinstance(self.captions, str):
             raise ValueError(f"captions={self.captions!r}: give a list of kinds, [{self.captions!r}]")
         for kind in self.captions or ():
@@ -74,42 +88,61 @@ class DecodeClips:
         return {
             "sample_id": sample_id,
             "clip_ids": [clip["clip_id"] for clip in clips],
-            **_stack(sample_id, [self._decode(sample_id, clip) for clip in clips], size=self.size),
+            **self._stack(sample_id, [self._decode(sample_id, clip) for clip in clips]),
             "texts": [_text(clip["captions"] or [], self.captions or DEFAULT_CAPTIONS) for clip in clips],
         }
 
     def _decode(self, sample_id: str, clip: Mapping[str, Any]) -> Frames | None:
-        """Frames of a clip; None where it is missing and that is allowed."""
+        """Frames of a clip; None where there is nothing to show, and that is allowed."""
         source = clip["source"] or {}
         span = None if clip["trimmed"] else (source.get("start_seconds") or 0.0, source.get("end_seconds"))
+        where = f"sample {sample_id}, clip {clip['clip_id']}"
         try:
             if clip["video"] is None:
                 raise VideoNotFoundError("upstream names no video")
-            with open_video(clip["video"], root=self.videos) as file:
-                return read_frames(file, self.frames, span=span, size=self.size)
+            video = open_video(clip["video"], root=self.videos)
+            frames = read_frames(video, self.frames, span=span, size=self.size, threads=self.threads)
+            if self.damaged == "error" and bool(frames.is_corrupt.any()):
+                raise CorruptVideoError(f"{video.name}: {int(frames.is_corrupt.sum())} of its frames are damaged")
+        except VideoNotFoundError as error:
+            if self.missing == "error":
+                raise error.within(where, cure="missing='mask' keeps its place empty") from error
+            return None
+        except (UnreadableVideoError, VideoTimeoutError) as error:
+            if self.damaged == "error":
+                raise error.within(where, cure="damaged='mask' keeps its place empty") from error
+            return error.frames
         except VideoError as error:
-            if self.missing == "mask" and isinstance(error, VideoNotFoundError):
-                return None
-            cure = "; missing='mask' keeps its place empty" if isinstance(error, VideoNotFoundError) else ""
-            raise type(error)(f"sample {sample_id}, clip {clip['clip_id']}: {error}{cure}") from error
+            raise error.within(where) from error
+        return frames
 
+    def _stack(self, sample_id: str, clips: Sequence[Frames | None]) -> dict[str, torch.Tensor]:
+        """One tensor of all clips; places without a frame stay 0."""
+        shapes = {tuple(clip.frames_TCHW.shape[1:]) for clip in clips if clip is not None}
+        shapes = {(3, *self.size)} if self.size else shapes
+        if len(shapes) != 1:
+            found = ", ".join(f"{height}x{width}" for _, height, width in sorted(shapes)) or "none, all are missing"
+            raise ValueError(f"sample {sample_id}: its clips have no one size (height x width: {found}); pass size=")
+        num_frames = max((len(clip.pts_seconds) for clip in clips if clip is not None), default=1)
+        frames_NTCHW = torch.zeros((len(clips), num_frames, *shapes.pop()), dtype=torch.uint8)
+        mask_NT = torch.zeros((len(clips), num_frames), dtype=torch.bool)
+        pts_seconds_NT = torch.zeros((len(clips), num_frames), dtype=torch.float64)
+        for n, clip in enumerate(clips):
+            if clip is not None:
+                places = self._places(clip)
+                frames_NTCHW[n, places] = clip.frames_TCHW[places]
+                mask_NT[n, places] = True
+                pts_seconds_NT[n, places] = clip.pts_seconds[places]
+        return {"frames_NTCHW": frames_NTCHW, "mask_NT": mask_NT, "pts_seconds_NT": pts_seconds_NT}
 
-def _stack(sample_id: str, clips: Sequence[Frames | None], *, size: tuple[int, int] | None) -> dict[str, torch.Tensor]:
-    """One tensor of all clips; places without a frame stay 0."""
-    shapes = {(3, *size)} if size else {tuple(clip.frames_TCHW.shape[1:]) for clip in clips if clip is not None}
-    if len(shapes) != 1:
-        found = ", ".join(f"{height}x{width}" for _, height, width in sorted(shapes)) or "none, all are missing"
-        raise ValueError(f"sample {sample_id}: its clips have no one size (height x width: {found}); pass size=")
-    num_frames = max((len(clip.pts_seconds) for clip in clips if clip is not None), default=1)
-    frames_NTCHW = torch.zeros((len(clips), num_frames, *shapes.pop()), dtype=torch.uint8)
-    mask_NT = torch.zeros((len(clips), num_frames), dtype=torch.bool)
-    pts_seconds_NT = torch.zeros((len(clips), num_frames), dtype=torch.float64)
-    for n, clip in enumerate(clips):
-        if clip is not None:
-            frames_NTCHW[n, : len(clip.pts_seconds)] = clip.frames_TCHW
-            mask_NT[n, : len(clip.pts_seconds)] = True
-            pts_seconds_NT[n, : len(clip.pts_seconds)] = clip.pts_seconds
-    return {"frames_NTCHW": frames_NTCHW, "mask_NT": mask_NT, "pts_seconds_NT": pts_seconds_NT}
+    def _places(self, clip: Frames) -> list[int]:
+        """The frames of a clip to show."""
+        moments = clip.pts_seconds.tolist()
+        return [
+            t
+            for t, is_corrupt in enumerate(clip.is_corrupt.tolist())
+            if not is_corrupt and (self.repeats == "keep" or moments[t] not in moments[:t])
+        ]
 
 
 def _text(captions: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> str | None:

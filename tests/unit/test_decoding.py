@@ -10,7 +10,7 @@ from av.stream import Disposition
 
 from civid_loader.decoding import Frames, read_frames
 from civid_loader.errors import NoVideoStreamError, UnreadableVideoError, VideoNotFoundError
-from civid_loader.sampling import Fps, Middle, Times, Uniform
+from civid_loader.sampling import ClipTimes, Fps, Middle, Times, Uniform
 from support.media import number_image, read_number, read_numbers, write_sound, write_video
 
 FPS = 25
@@ -107,8 +107,8 @@ def test_spans_are_half_open_and_never_share_a_frame(video: Path, cut: float) ->
 
 def test_what_the_sampler_is_told(video: Path) -> None:
     class Asked(list[tuple[float, float]]):
-        def times_seconds(self, *, duration_seconds: float, fps: float) -> list[float]:
-            self.append((duration_seconds, fps))
+        def times_seconds(self, clip: ClipTimes) -> list[float]:
+            self.append((clip.duration_seconds, clip.fps))
             return [0.0]
 
     asked = Asked()
@@ -201,7 +201,7 @@ def test_all_ways_to_name_a_video_give_the_same(video: Path) -> None:
         assert not file.closed
     for same in (str(video), video.read_bytes()):
         assert torch.equal(read_frames(same, Uniform(4)).frames_TCHW, found)
-    assert torch.equal(read_frames(video, Uniform(4), num_threads=2).frames_TCHW, found)
+    assert torch.equal(read_frames(video, Uniform(4), threads=2).frames_TCHW, found)
 
 
 def test_a_short_span_reads_a_small_part_of_a_long_file(folder: Path) -> None:
@@ -254,15 +254,21 @@ def test_a_path_that_is_not_there(folder: Path) -> None:
         read_frames(folder / "none.mp4", Middle())
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"<!DOCTYPE html><html>404</html>" * 40, bytes(range(256)) * 40, b"\0" * 5000]
-)
+def test_an_empty_file(folder: Path) -> None:
+    (folder / "empty.mp4").touch()
+    with pytest.raises(VideoNotFoundError, match=r"empty\.mp4: the file is empty, as failed downloads are"):
+        read_frames(folder / "empty.mp4", Middle())
+    with pytest.raises(UnreadableVideoError, match="cannot be decoded"):
+        read_frames(b"", Middle())
+
+
+@pytest.mark.parametrize("content", [b"<!DOCTYPE html><html>404</html>" * 40, bytes(range(256)) * 40, b"\0" * 5000])
 def test_what_is_no_video_is_one_kind_of_error(folder: Path, content: bytes) -> None:
     path = folder / "bad.mp4"
     path.write_bytes(content)
     with pytest.raises(UnreadableVideoError, match=r"bad\.mp4: cannot be decoded .*Invalid data.* download it again"):
         read_frames(path, Middle())
-    with pytest.raises(UnreadableVideoError, match="the video given: cannot be decoded"):
+    with pytest.raises(UnreadableVideoError, match="bytes in memory: cannot be decoded"):
         read_frames(content, Middle())
 
 

@@ -9,12 +9,21 @@ import pytest
 import torch
 
 from civid_loader.decoding import read_frames
-from civid_loader.errors import NoVideoStreamError, UnreadableVideoError, VideoError
-from civid_loader.sampling import Fps, Middle, Times, Uniform
+from civid_loader.errors import (
+    CorruptVideoError,
+    NoVideoStreamError,
+    UnreadableVideoError,
+    VideoError,
+    VideoNotFoundError,
+)
+from civid_loader.sampling import All, Fps, Middle, Times, Uniform
 from support.media import number_image, read_numbers, write_video
 
 MEDIA = Path(__file__).parents[2].parent / "shared" / "media"
-UNREADABLE = ("bitrot", "garbage", "html", "trunc60_moovtail", "zero")
+ERRORS: dict[str, type[VideoError]] = {
+    "audio_only": NoVideoStreamError, "zero": VideoNotFoundError,
+    **dict.fromkeys(("garbage", "html", "trunc60_moovtail"), UnreadableVideoError),
+}  # fmt: skip
 
 
 def noisy_number(number: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -54,9 +63,14 @@ def test_damage_is_an_error_where_it_can_be_seen_in_the_frames_wanted(tmp_path: 
     for second in (0, 2, 3):
         found = read_frames(bytes(data), Uniform(5), span=(second, second + 1))
         assert read_numbers(found.frames_TCHW) == [25 * second + k for k in (2, 7, 12, 17, 22)]
-    for span in ((1.4, 2.0), (0.0, 4.0), (1.9, 2.5)):
-        with pytest.raises(UnreadableVideoError, match="damaged"):
-            read_frames(bytes(data), Uniform(5), span=span)
+    whole = read_frames(path, All()).frames_TCHW
+    found = read_frames(bytes(data), All())
+    assert found.is_corrupt[35:50].all(), "the damaged frame, and all that may be predicted from it"
+    assert not found.is_corrupt[:25].any()
+    assert not found.is_corrupt[50:].any()
+    for k in range(100):
+        assert found.is_corrupt[k] or torch.equal(found.frames_TCHW[k], whole[k]), k
+    assert read_frames(bytes(data), Uniform(5), span=(1.9, 2.5)).is_corrupt.tolist() == [True] + [False] * 4
 
 
 def test_no_damaged_frame_is_ever_given_as_whole(tmp_path: Path) -> None:
@@ -74,10 +88,11 @@ def test_no_damaged_frame_is_ever_given_as_whole(tmp_path: Path) -> None:
         for k in range(24):
             try:
                 found = read_frames(bytes(data), Times((k / 25 + 0.02,)))
-            except UnreadableVideoError:
+            except CorruptVideoError:
                 num_errors += 1
             else:
-                assert torch.equal(found.frames_TCHW[0], expected[k]), k
+                num_errors += int(found.is_corrupt[0])
+                assert found.is_corrupt[0] or torch.equal(found.frames_TCHW[0], expected[k]), k
     assert 10 < num_errors < 60
 
 
@@ -142,10 +157,19 @@ def every_frame(path: Path) -> list[tuple[float, av.VideoFrame]]:
 @pytest.mark.skipif(not MEDIA.is_dir(), reason="the shared media are not here")
 @pytest.mark.parametrize("path", sorted(MEDIA.glob("*/*.*")), ids=lambda path: path.stem)
 def test_ordinary_and_nasty_media(path: Path) -> None:
-    if path.stem in UNREADABLE or path.stem == "audio_only":
-        kind: type[VideoError] = NoVideoStreamError if path.stem == "audio_only" else UnreadableVideoError
-        with pytest.raises(kind):
+    if path.stem in ERRORS:
+        with pytest.raises(ERRORS[path.stem]):
             read_frames(path, Uniform(3))
+        return
+    if path.stem == "bitrot":
+        with pytest.raises(CorruptVideoError, match=r"bitrot\.mp4: some of the frames wanted cannot") as caught:
+            read_frames(path, All())
+        found = caught.value.frames
+        assert found is not None
+        whole = read_frames(path.with_name("rot90.mp4"), All()).frames_TCHW.rot90(-1, (2, 3))
+        differs = (found.frames_TCHW != whole).flatten(1).any(dim=1)
+        assert not (differs & ~found.is_corrupt).any()
+        assert differs.sum() > 100
         return
     expected = every_frame(path)
     last_seconds = expected[-1][0] or 0.03

@@ -17,15 +17,14 @@ ROOMS = ("builders", "hub", "processing", "transforms")
 # Left to right. Names in one group do not import each other.
 ORDER = (
     ("errors", "schema", "progress", "tar_stream"),
-    ("storage", "pool"),
+    ("storage", "pool", "transport"),
     ("archives", "remote", "video_shards", "member_files"),
     ("videos",),
     ("packets", "sampling"),
     ("mp4",),
     ("stream",),
-    ("media",),
-    ("frame_groups", "pixels"),
-    ("backends",),
+    ("media", "packet_readers", "pixels", "decode_threads"),
+    ("frame_groups", "backends"),
     ("decoding",),
     ("upstream",),
     ("builders",),
@@ -37,6 +36,7 @@ ORDER = (
     ("materialize", "unpacking", "probing", "reencoding", "contact_sheets"),
     ("report",),
     ("demo",),
+    ("cli_video",),
     ("cli",),
 )
 SAME_GROUP = {("schema", "errors")}

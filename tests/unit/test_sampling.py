@@ -1,66 +1,157 @@
-"""Test vectors: N = 100 frames at 25 fps, so the frame at time t is floor(25 t)."""
+"""Samplers: the published definitions, number by number; and what holds for every one of them."""
 
-import math
+import pickle
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from civid_loader.sampling import Fps, Middle, Sampler, Times, Uniform
+from civid_loader import sampling
+from civid_loader.sampling import (
+    All,
+    ClipTimes,
+    Fps,
+    Middle,
+    Sampler,
+    Snapped,
+    Thirds,
+    Times,
+    Uniform,
+    UniformEnds,
+    Window,
+)
+
+EVERY: list[Sampler] = [
+    Uniform(8), Uniform(1), UniformEnds(6), UniformEnds(1), Thirds(), Fps(2), Fps(0.5, include_last=True), Fps(50),
+    Fps(30, max_frames=5), Window(16), Window(4, stride=3, start=0.0), Window(3, start=1.0), Middle(), All(),
+    All(max_frames=7), Times((0.0, 0.3)), Snapped(Uniform(8)),
+]  # fmt: skip
 
 
-def frames_of_100(sampler: Sampler) -> list[int]:
-    return [math.floor(t * 25 + 1e-6) for t in sampler.times_seconds(duration_seconds=4.0, fps=25)]
+def clip(
+    num_frames: int = 100, *, fps: float = 25.0, gop: int = 12, pts_seconds: Sequence[float] | None = None
+) -> ClipTimes:
+    pts = np.arange(num_frames) / fps if pts_seconds is None else np.array(pts_seconds)
+    is_key = np.arange(len(pts)) % gop == 0
+    return ClipTimes(pts_seconds=pts, is_key=is_key, duration_seconds=float(pts[-1] + 1 / fps), fps=fps)
 
 
-def test_uniform_takes_the_middle_of_equal_parts() -> None:
-    assert frames_of_100(Uniform(8)) == [6, 18, 31, 43, 56, 68, 81, 93]
-    assert Uniform(1).times_seconds(duration_seconds=3.0, fps=25) == [1.5]
+def numbers(sampler: Sampler, of: ClipTimes) -> list[int]:
+    """The frames a sampler's times mean: the last that begins at or before each."""
+    times = np.array(sampler.times_seconds(of))
+    found: list[int] = (np.searchsorted(of.pts_seconds, times + 1e-6, side="right") - 1).tolist()
+    return found
 
 
 @pytest.mark.parametrize(
-    ("duration_seconds", "fps", "wanted_fps", "num_times", "last_seconds"),
-    [(10, 30, 2, 20, 9.5), (9.7, 30, 2, 20, 9.5), (11, 30, 0.5, 6, 10), (30.1, 30, 0.5, 16, 30), (0.4, 30, 2, 1, 0)],
+    ("sampler", "expected"),
+    [
+        (Uniform(8), [6, 18, 31, 43, 56, 68, 81, 93]),
+        (UniformEnds(8), [0, 14, 28, 42, 56, 70, 84, 99]),
+        (Thirds(3), [25, 50, 75]),
+        (Middle(), [50]),
+        (All(), list(range(100))),
+        (All(max_frames=4), [0, 33, 66, 99]),
+        (Window(4, start=0.0), [0, 1, 2, 3]),
+        (Window(4, start=1.0), [96, 97, 98, 99]),
+        (Window(4, stride=10), [34, 44, 54, 64]),
+        (Snapped(Uniform(8)), [12, 24, 36, 48, 60, 72, 84, 96]),
+        (Times((0.1, 3.0, 0.1)), [2, 75, 2]),
+    ],
 )
-def test_fps_keeps_the_tail(
-    duration_seconds: float, fps: float, wanted_fps: float, num_times: int, last_seconds: float
-) -> None:
-    times = Fps(wanted_fps).times_seconds(duration_seconds=duration_seconds, fps=fps)
-    assert (len(times), times[0], times[-1]) == (num_times, 0, last_seconds)
-    assert times == [i / wanted_fps for i in range(num_times)]
+def test_of_100_frames(sampler: Sampler, expected: list[int]) -> None:
+    assert numbers(sampler, clip()) == expected
 
 
-def test_fps_ends_half_a_frame_before_the_end() -> None:
-    """A time within the last half frame would show the last frame again: 1.03 s at 25 fps holds 25 frames and a bit."""
-    assert len(Fps(25).times_seconds(duration_seconds=1.03, fps=25)) == 26
-    assert len(Fps(25).times_seconds(duration_seconds=1.01, fps=25)) == 25
-    assert len(Fps(25).times_seconds(duration_seconds=1.01, fps=0)) == 26, "an unknown rate has no half frame"
-    assert Fps(2).times_seconds(duration_seconds=0.01, fps=25) == [0], "at least one"
+@pytest.mark.parametrize(
+    ("duration_seconds", "rate", "count", "last"),
+    [(10, 2, 20, 9.5), (9.7, 2, 20, 9.5), (11, 0.5, 6, 10), (30.1, 0.5, 16, 30), (0.4, 2, 1, 0)],
+)
+def test_times_per_second(duration_seconds: float, rate: float, count: int, last: float) -> None:
+    of = clip(round(duration_seconds * 30), fps=30)
+    times = Fps(rate).times_seconds(of)
+    assert (len(times), times[-1]) == (count, last)
+    assert times[:2] == [0, 1 / rate][:count]
 
 
-@pytest.mark.parametrize("num_frames", [1, 2, 24, 25, 299, 300, 1001])
-def test_fps_at_the_rate_of_the_file_takes_every_frame_once(num_frames: int) -> None:
-    for fps in (24, 25, 30000 / 1001, 60):
-        assert len(Fps(fps).times_seconds(duration_seconds=num_frames / fps, fps=fps)) == num_frames
+def test_the_tail_can_be_looked_at_and_many_times_thinned() -> None:
+    of = clip(100)  # 4 s: frames at 0, 1, 2, 3 s and the last at 3.96 s
+    assert numbers(Fps(1, include_last=True), of) == [0, 25, 50, 75, 99]
+    assert numbers(Fps(25, include_last=True), of) == list(range(100)), "the last is there already"
+    assert numbers(Fps(25, max_frames=3), of) == [0, 50, 99]
+    assert numbers(Fps(1, max_frames=10), of) == [0, 25, 50, 75]
 
 
-def test_middle_and_times() -> None:
-    assert Middle().times_seconds(duration_seconds=3.0, fps=25) == [1.5]
-    assert Times((2.0, 0.5)).times_seconds(duration_seconds=1.0, fps=25) == [2.0, 0.5], "the order asked for"
-    assert hash(Times([1.0]))  # type: ignore[arg-type]
+def test_frames_are_counted_not_timed_where_the_rate_varies() -> None:
+    of = clip(pts_seconds=[0.0, 0.1, 0.15, 1.0, 2.5, 2.54])
+    assert numbers(UniformEnds(3), of) == [0, 2, 5]
+    assert numbers(Window(3, start=0.0), of) == [0, 1, 2]
+    assert numbers(All(), of) == [0, 1, 2, 3, 4, 5]
+    assert numbers(Uniform(2), of) == [2, 3], "a quarter and three quarters of 2.58 s"
 
 
-@pytest.mark.parametrize("n", [0, -1, 2.0, "8"])
-def test_uniform_refuses_what_is_no_count(n: object) -> None:
-    with pytest.raises(ValueError, match=r"Uniform\(n=.*at least 1"):
-        Uniform(n)  # type: ignore[arg-type]
+def test_too_few_frames_are_given_again() -> None:
+    of = clip(3)
+    assert numbers(Window(5), of) == [0, 1, 2, 2, 2]
+    assert numbers(UniformEnds(5), of) == [0, 0, 1, 1, 2]
+    assert numbers(Uniform(6), of) == [0, 0, 1, 1, 2, 2]
+    assert numbers(Thirds(3), clip(1)) == [0, 0, 0]
 
 
-@pytest.mark.parametrize("fps", [0, -2.0, math.nan, math.inf])
-def test_fps_refuses_what_is_no_rate(fps: float) -> None:
-    with pytest.raises(ValueError, match=r"Fps\(fps=.*above 0"):
-        Fps(fps)
+def test_a_clip_without_keyframes_is_not_snapped() -> None:
+    of = ClipTimes(pts_seconds=np.arange(4) / 25, is_key=np.zeros(4, bool), duration_seconds=0.16, fps=25)
+    assert numbers(Snapped(Uniform(4)), of) == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("seconds", [(), (-0.1,), (0.0, math.nan), (math.inf,)])
-def test_times_refuses_what_is_no_time(seconds: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match="at least one time"):
-        Times(seconds)
+@pytest.mark.parametrize("sampler", EVERY, ids=repr)
+@given(
+    steps=st.lists(st.floats(0.001, 3.0), min_size=0, max_size=40), tail=st.floats(0.001, 1.0), first=st.floats(-0.5, 0)
+)
+def test_what_holds_for_every_sampler(sampler: Sampler, steps: list[float], tail: float, first: float) -> None:
+    """Times lie within the clip, and their number does not depend on its frames where the sampler names it."""
+    pts = np.cumsum([first if not steps else 0.0, *steps])
+    duration = max(float(pts[-1]) + tail, 0.001)
+    of = ClipTimes(pts_seconds=pts, is_key=np.ones(len(pts), bool), duration_seconds=duration, fps=len(pts) / duration)
+    times = sampler.times_seconds(of)
+    assert times
+    assert all(np.isfinite(times))
+    if not isinstance(sampler, Times):
+        assert max(times) < duration
+        assert min(times) >= min(0.0, first)
+    if hasattr(sampler, "n"):
+        assert len(times) == sampler.n
+    assert pickle.loads(pickle.dumps(sampler)) == sampler  # noqa: S301 - our own
+
+
+def test_every_sampler_is_tested() -> None:
+    there = {
+        name for name, value in vars(sampling).items() if isinstance(value, type) and hasattr(value, "times_seconds")
+    }
+    assert there - {"Sampler"} == {type(sampler).__name__ for sampler in EVERY}
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "message"),
+    [
+        (Uniform, {"n": 0}, r"Uniform\(n=0\): n is the number of frames"),
+        (Uniform, {"n": 2.5}, "a whole number"),
+        (UniformEnds, {"n": 0}, "UniformEnds"),
+        (Thirds, {"n": -1}, "Thirds"),
+        (Window, {"n": 0}, "Window"),
+        (Window, {"n": 1, "stride": 0}, r"Window\(stride=0\): a whole number of frames"),
+        (Window, {"n": 1, "start": 1.5}, r"Window\(start=1\.5\): from 0"),
+        (Fps, {"fps": 0}, "above 0"),
+        (Fps, {"fps": float("nan")}, "above 0"),
+        (Fps, {"fps": 1, "max_frames": 0}, r"Fps\(max_frames=0\)"),
+        (All, {"max_frames": 0}, r"All\(max_frames=0\)"),
+        (Times, {"seconds": ()}, "at least one time"),
+        (Times, {"seconds": (-1.0,)}, "at least 0"),
+        (Times, {"seconds": (float("inf"),)}, "at least one time"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(make: Any, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(**arguments)

@@ -1,0 +1,186 @@
+"""Decode runs of packets, and of each run no picture that is not needed.
+
+A run starts at a keyframe and ends with the last frame wanted of it; runs are independent, so threads share them out.
+Pictures that nothing refers to (half of an ordinary H.264 file) are left out unless they are wanted: the frames that
+come out are the same bit for bit, for 1.2 to 2 times less work.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import av
+import av.error
+import numpy as np
+import torch
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+
+from civid_loader.decode_threads import run_in_threads
+from civid_loader.errors import CorruptVideoError, UnreadableVideoError
+from civid_loader.packet_readers import PacketReader
+from civid_loader.packets import PacketIndex
+from civid_loader.pixels import ImageWriter
+from civid_loader.stream import Deadline, VideoPacket
+
+Take: TypeAlias = Callable[[int, VideoFrame], None]
+_DECODERS: Final = {"av1": "libdav1d", "vp9": "vp9", "vp8": "vp8"}
+_BATCH_BYTES: Final = 64 << 20
+"""Packets held in memory at a time, about."""
+_CAN_SKIP: Final = frozenset({"h264", "hevc"})
+"""Codecs whose decoders here may be told to skip packet by packet; dav1d takes it for all or none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """A run of packets to decode."""
+
+    first: int
+    """The keyframe it starts from."""
+    targets: Sequence[int]
+    """Packets whose frames are wanted, ascending."""
+
+    @property
+    def last(self) -> int:
+        """The last packet that is needed."""
+        return self.targets[-1]
+
+
+@dataclass(kw_only=True, slots=True)
+class Outcome:
+    """What became of a group."""
+
+    missing: set[int]
+    """Targets that did not come out."""
+    damaged_from: int | None = None
+    """The first packet, in order of decoding, that was refused or gave a damaged picture. From there on every frame of
+    the group is suspect: what is predicted from a damaged picture looks whole and is not."""
+    reason: str = "its packets are damaged"
+
+    def note_damage(self, packet: int, reason: str | None = None) -> None:
+        """A packet was refused, or its picture is damaged."""
+        if self.damaged_from is None or packet < self.damaged_from:
+            self.damaged_from = packet
+            self.reason = reason or self.reason
+
+
+def decode_group(
+    index: PacketIndex, group: Group, packets: Iterable[VideoPacket], take: Take, deadline: Deadline
+) -> Outcome:
+    """Decode a group's packets and hand each wanted frame to `take`, with its packet's number."""
+    context = _context(index)
+    can_skip = index.codec in _CAN_SKIP
+    wanted = {int(index.pts[packet]): packet for packet in group.targets}
+    targets = set(group.targets)
+    outcome = Outcome(missing=set(targets))
+    previous_pts: int | None = None
+    for number, packet in enumerate(_with_end(packets), start=group.first):
+        deadline.check()
+        if can_skip:
+            context.skip_frame = "DEFAULT" if number in targets else "NONREF"
+        if packet is not None and packet.is_corrupt:
+            outcome.note_damage(number)
+        try:
+            frames = context.decode(packet)
+        except av.error.FFmpegError as error:
+            outcome.note_damage(number, f"its packets are damaged ({error.strerror})")
+            continue
+        for frame in frames:
+            if frame.pts is None or (previous_pts is not None and frame.pts < previous_pts):
+                raise UnreadableVideoError("the times of its frames go backwards; remux it, for example to mp4")
+            previous_pts = frame.pts
+            if frame.is_corrupt:
+                _note_corrupt(index, group, frame.pts, outcome)
+            place = wanted.pop(frame.pts, None)
+            if place is not None:
+                take(place, frame)
+                outcome.missing.discard(place)
+    return outcome
+
+
+def _with_end(packets: Iterable[VideoPacket]) -> "Iterator[VideoPacket | None]":
+    yield from packets
+    yield None  # empties the decoder
+
+
+def _note_corrupt(index: PacketIndex, group: Group, pts: int, outcome: Outcome) -> None:
+    # The pictures before the keyframe that decoding started from are never whole, and never wanted from there.
+    if pts >= index.pts[group.first]:
+        found = np.flatnonzero(index.pts[group.first : group.last + 1] == pts)
+        outcome.note_damage(group.first + int(found[0]) if len(found) else group.first)
+
+
+def _context(index: PacketIndex) -> VideoCodecContext:
+    context: Any = av.CodecContext.create(_DECODERS.get(index.codec, index.codec), "r")
+    assert isinstance(context, VideoCodecContext)
+    context.thread_type, context.thread_count = "NONE", 1
+    if index.extradata:
+        context.extradata = index.extradata
+    # Stated by the container; the decoder overrides them where the stream itself says.
+    context.colorspace, context.color_range = index.color_space, index.color_range
+    return context
+
+
+def decode_packets(
+    reader: PacketReader, packets: Sequence[int], *, size: tuple[int, int] | None, threads: int, deadline: Deadline
+) -> tuple[torch.Tensor, torch.Tensor, str | None]:
+    """The frames of packets, in the order given, as (images TCHW, is_corrupt T, why some could not be decoded).
+
+    Raises:
+        InsufficientIndexError: frames do not come out, and nothing is damaged: another way of reading may do better.
+    """
+    index = reader.index
+    places: dict[int, list[int]] = {}
+    for place, packet in enumerate(packets):
+        places.setdefault(packet, []).append(place)
+    writer = ImageWriter(places, num_images=len(packets), rotation_degrees=index.rotation_degrees, size=size)
+    is_corrupt, lost_reason = torch.zeros(len(packets), dtype=torch.bool), None
+    groups = [Group(first=max(0, first), targets=targets) for first, targets in index.groups(list(places))]
+    for batch in _batches(index, groups):
+        jobs = list(zip(batch, reader.read([(group.first, group.last) for group in batch]), strict=True))
+        outcomes = run_in_threads(lambda job: decode_group(index, *job, writer.put, deadline), jobs, threads=threads)
+        for group, first_outcome in zip(batch, outcomes, strict=True):
+            outcome = _from_earlier(reader, group, first_outcome, writer.put, deadline)
+            if outcome.missing and outcome.damaged_from is None:
+                reader.decode_all(outcome.missing, writer.put)
+            elif outcome.missing:
+                lost_reason = outcome.reason
+            if outcome.damaged_from is not None:
+                suspect = [packet for packet in group.targets if packet >= outcome.damaged_from]
+                is_corrupt[[place for packet in (*suspect, *outcome.missing) for place in places[packet]]] = True
+    if writer.images_TCHW is None:
+        raise CorruptVideoError(f"none of the frames wanted can be decoded: {lost_reason}; download it again")
+    return writer.images_TCHW, is_corrupt, lost_reason
+
+
+def _from_earlier(reader: PacketReader, group: Group, outcome: Outcome, take: Take, deadline: Deadline) -> Outcome:
+    """Decode again from one, two, four ... keyframes earlier what did not come out, at last from the first.
+
+    Keyframes of an intra refresh, or of a file that marks others than it has, do not always lead to what follows them.
+    Damage is found again from wherever one starts: one try is enough.
+    """
+    keys = np.flatnonzero(reader.index.is_key[: group.first])
+    step = 1
+    while len(keys) and (outcome.missing or outcome.damaged_from is not None):
+        again = Group(first=int(keys[max(0, len(keys) - step)]), targets=group.targets)
+        packets = reader.read([(again.first, again.last)])[0]
+        outcome = decode_group(reader.index, again, packets, take, deadline)
+        if outcome.damaged_from is not None or step >= len(keys):
+            break
+        step *= 2
+    return outcome
+
+
+def _batches(index: PacketIndex, groups: Sequence[Group]) -> Iterator[list[Group]]:
+    """Groups that are read together."""
+    batch: list[Group] = []
+    num_bytes = 0
+    for group in groups:
+        num_group_bytes = int(index.sizes[group.first : group.last + 1].sum())
+        if batch and num_bytes + num_group_bytes > _BATCH_BYTES:
+            yield batch
+            batch, num_bytes = [], 0
+        batch.append(group)
+        num_bytes += num_group_bytes
+    if batch:
+        yield batch
