@@ -231,6 +231,5 @@ def _clip(index: PacketIndex, request: _Request) -> tuple[np.ndarray[tuple[int],
         pts_seconds=moments[first:end] - request.start_seconds,
         is_key=index.is_key[shown[first:end]],
         duration_seconds=available_seconds - request.start_seconds,
-        fps=index.fps,
     )
     return shown[first:end], clip

@@ -40,8 +40,8 @@ class VideoFacts:
     pixel_format: str | None
     color_range: str | None
     color_space: str | None
-    fps: float | None
-    """Average."""
+    fps: float
+    """Average: frames that are shown, by duration."""
     real_fps: float | None
     """The lowest rate of which all times are multiples, as far as FFmpeg can tell."""
     is_vfr: bool
@@ -112,7 +112,7 @@ def _facts(stream: Stream, index: PacketIndex, *, num_bytes: int, fingerprint: s
         pixel_format=context.pix_fmt,
         color_range=_name(ColorRange, context.color_range),
         color_space=_name(Colorspace, context.colorspace),
-        fps=index.fps or None,
+        fps=int(index.is_shown.sum()) / index.end_seconds,
         real_fps=float(stream.stream.base_rate) if stream.stream.base_rate else None,
         is_vfr=_is_vfr(index),
         num_frames=int(index.is_shown.sum()),

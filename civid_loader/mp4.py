@@ -136,7 +136,6 @@ def _index(moov: memoryview, num_file_bytes: int) -> PacketIndex:
     return PacketIndex(
         **_description(tables[b"stsd"]),
         rotation_degrees=_rotation(track[b"tkhd"], movie),
-        fps=float(Fraction(int(is_shown.sum()) * tick_rate, max(1, end_pts - first_pts))),
         tick_seconds=Fraction(1, tick_rate),
         first_pts=first_pts,
         end_pts=end_pts,

@@ -27,7 +27,7 @@ EDGE_BYTES: Final = 4096
 """What is hashed of a file's head and tail: enough to notice another file, little enough to read along."""
 _VERSION: Final = 1
 _MAX_INFLATED_BYTES: Final = 1 << 30
-_SCALARS: Final = ("codec", "rotation_degrees", "color_space", "color_range", "fps", "first_pts", "end_pts")
+_SCALARS: Final = ("codec", "rotation_degrees", "color_space", "color_range", "first_pts", "end_pts")
 _STAMP: Final = ("num_file_bytes", "edges_hash", "is_truncated")
 
 
@@ -45,8 +45,6 @@ class PacketIndex:
     """As the container states it, in FFmpeg's numbers; 2 = unspecified. What the stream itself states wins."""
     color_range: int
     """As `color_space`; 0 = unspecified."""
-    fps: float
-    """Average frame rate; 0 where unknown."""
     tick_seconds: Fraction
     """The time base."""
     first_pts: int

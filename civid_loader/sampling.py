@@ -22,8 +22,12 @@ class ClipTimes:
     """[N], True for keyframes."""
     duration_seconds: float
     """When the clip ends, > 0."""
-    fps: float
-    """Average frame rate of the file; 0 where it is unknown."""
+
+    @property
+    def fps(self) -> float:
+        """Average frame rate of the clip; of a single frame, one per duration."""
+        steps = len(self.pts_seconds) - 1
+        return float(steps / (self.pts_seconds[-1] - self.pts_seconds[0])) if steps else 1 / self.duration_seconds
 
 
 class Sampler(Protocol):
@@ -123,7 +127,7 @@ class Fps:
 
     def times_seconds(self, clip: ClipTimes) -> list[float]:
         """See `Sampler`."""
-        limit_seconds = clip.duration_seconds - (0.5 / clip.fps if clip.fps else 0.0)
+        limit_seconds = clip.duration_seconds - 0.5 / clip.fps
         # i/r < limit, for whole i >= 0: ceil(limit * r) of them. 11 s at 0.5 fps: ceil(5.49) = 6, the last at 10 s.
         times = [i / self.fps for i in range(max(1, math.ceil(limit_seconds * self.fps)))]
         last = _frames(clip, [-1])[0]

@@ -195,7 +195,6 @@ class Stream:
             rotation_degrees=self._rotation(),
             color_space=int(context.colorspace),
             color_range=int(context.color_range),
-            fps=rate,
             tick_seconds=self.tick_seconds,
             first_pts=int(pts[is_shown].min()) if first_pts is None else first_pts,
             end_pts=int((pts + durations)[is_shown].max()),

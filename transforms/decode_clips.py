@@ -46,7 +46,8 @@ class DecodeClips:
     """
 
     videos: str | None
-    """The video root: the folder relative pointers start from. None when there are only absolute ones and URLs."""
+    """The video root: the folder relative pointers start from; of a dataset that holds its videos itself, its own
+    folder or URL. None when there are only absolute pointers and URLs."""
     frames: Sampler
     """Times of each clip to decode."""
     size: tuple[int, int] | None = None
@@ -100,7 +101,7 @@ class DecodeClips:
         try:
             if clip["video"] is None:
                 raise VideoNotFoundError("upstream names no video")
-            video = open_video(clip["video"], root=self.videos)
+            video = open_video(clip["video"], root=self.videos, dataset=self.videos)
             frames = read_frames(video, self.frames, span=span, size=self.size, threads=self.threads)
             if self.damaged == "error" and bool(frames.is_corrupt.any()):
                 raise CorruptVideoError(f"{video.name}: {int(frames.is_corrupt.sum())} of its frames are damaged")

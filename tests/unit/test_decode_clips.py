@@ -1,6 +1,9 @@
 import pickle
+from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -11,7 +14,7 @@ from civid_loader.collation import Batch, collate
 from civid_loader.errors import UnreadableVideoError, VideoNotFoundError
 from civid_loader.sampling import Fps, Middle, Times, Uniform
 from civid_loader.transforms.decode_clips import DEFAULT_CAPTIONS, DecodeClips
-from support.media import read_numbers, write_video
+from support.media import number_image, read_numbers, write_video
 
 SIZE = (24, 32)
 
@@ -23,6 +26,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> str:
     write_video(folder / "short.mp4", num_frames=10, size=(96, 128))
     (folder / "bad.mp4").write_bytes(b"<html>")
     return str(folder)
+
+
+def noisy_number(number: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """A number in a picture that takes many bytes to store."""
+    image = number_image(number)
+    image[8:] = np.random.default_rng(number).integers(0, 255, image[8:].shape, np.uint8)
+    return image
 
 
 def clip(video: str | None, *captions: dict[str, Any], **given: Any) -> dict[str, Any]:
@@ -143,6 +153,39 @@ def test_missing_mask_hides_no_other_mistake(root: str) -> None:
         rows([clip("long.mp4")]).with_transform(DecodeClips(videos="no/such", **masking))[0]  # type: ignore[arg-type]
 
 
+@pytest.fixture(scope="module")
+def damaged(root: str) -> str:
+    """4 s, of which frames 35 to 49 cannot be trusted; and the same, cut off after 2 s."""
+    path = write_video(Path(root) / "whole.mp4", num_frames=100, gop=25, image=noisy_number)
+    with av.open(str(path)) as container:
+        sizes = [packet.size for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    start = data.index(b"mdat") + 4 + sum(sizes[:35]) + sizes[35] // 2
+    data[start : start + 60] = b"\xff" * 60
+    (Path(root) / "damaged.mp4").write_bytes(data)
+    return root
+
+
+def test_damaged_frames_are_an_error_or_masked(damaged: str) -> None:
+    dataset = rows([clip("damaged.mp4")])
+    with pytest.raises(UnreadableVideoError, match=r"sample s0, clip c-damaged\.mp4: .*damaged='mask'"):
+        dataset.with_transform(DecodeClips(videos=damaged, frames=Uniform(4)))[0]
+    sample = dataset.with_transform(DecodeClips(videos=damaged, frames=Uniform(4), damaged="mask"))[0]
+    assert sample["mask_NT"].tolist() == [[True, False, True, True]]
+    assert read_numbers(sample["frames_NTCHW"][0, [0, 2, 3]]) == [12, 62, 87]
+    assert not sample["frames_NTCHW"][0, 1].any()
+    bad = rows([clip("bad.mp4"), clip("long.mp4")])
+    sample = bad.with_transform(DecodeClips(videos=damaged, frames=Uniform(2), damaged="mask"))[0]
+    assert sample["mask_NT"].tolist() == [[False, False], [True, True]]
+
+
+def test_frames_that_come_twice_are_kept_or_masked(root: str) -> None:
+    dataset = rows([clip("long.mp4", start_seconds=0.0, end_seconds=0.12)])
+    for repeats, mask in (("keep", [True] * 6), ("mask", [True, False] * 3)):
+        decode = DecodeClips(videos=root, frames=Uniform(6), repeats=repeats)  # type: ignore[arg-type]
+        assert dataset.with_transform(decode)[0]["mask_NT"][0].tolist() == mask
+
+
 def test_clips_of_several_sizes_need_a_size(root: str) -> None:
     dataset = rows([clip("short.mp4"), clip("long.mp4")])
     with pytest.raises(ValueError, match=r"sample s0: .*48x64, 96x128.*pass size="):
@@ -176,6 +219,8 @@ def test_settings_are_checked_when_given(root: str) -> None:
         DecodeClips(videos=root, frames=Middle(), captions=["change_content"])
     with pytest.raises(ValueError, match=r"give a list of kinds, \['dense'\]"):
         DecodeClips(videos=root, frames=Middle(), captions="dense")
+    with pytest.raises(ValueError, match="repeats='drop': must be one of keep, mask"):
+        DecodeClips(videos=root, frames=Middle(), repeats="drop")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="missing='drop': must be one of error, mask"):
         DecodeClips(videos=root, frames=Middle(), missing="drop")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"\['clips'\] are needed"):

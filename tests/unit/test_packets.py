@@ -19,7 +19,7 @@ def index(pts: list[int], keys: list[int], **changes: Any) -> PacketIndex:
     """Packets of 10 bytes each, one after the other, 25 a second."""
     count = len(pts)
     given_fields: dict[str, Any] = {
-        "codec": "h264", "extradata": b"\1d", "rotation_degrees": 0, "color_space": 2, "color_range": 0, "fps": 25.0,
+        "codec": "h264", "extradata": b"\1d", "rotation_degrees": 0, "color_space": 2, "color_range": 0,
         "tick_seconds": Fraction(1, 25), "first_pts": min(pts, default=0), "end_pts": max(pts, default=0) + 1,
         "pts": np.array(pts, np.int64), "is_key": np.isin(np.arange(count), keys), "is_shown": np.ones(count, bool),
         "sizes": np.full(count, 10, np.int64), "offsets": np.arange(count, dtype=np.int64) * 10,
@@ -52,7 +52,6 @@ def indexes(draw: st.DrawFn) -> PacketIndex:
         rotation_degrees=draw(st.sampled_from([0, 90, 180, -90])),
         color_space=draw(st.integers(0, 20)),
         color_range=draw(st.integers(0, 2)),
-        fps=draw(st.floats(0, 1e6)),
         tick_seconds=Fraction(draw(st.integers(1, 10**6)), draw(st.integers(1, 10**9))),
         first_pts=draw(LONG),
         end_pts=draw(LONG),

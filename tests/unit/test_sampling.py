@@ -36,7 +36,7 @@ def clip(
 ) -> ClipTimes:
     pts = np.arange(num_frames) / fps if pts_seconds is None else np.array(pts_seconds)
     is_key = np.arange(len(pts)) % gop == 0
-    return ClipTimes(pts_seconds=pts, is_key=is_key, duration_seconds=float(pts[-1] + 1 / fps), fps=fps)
+    return ClipTimes(pts_seconds=pts, is_key=is_key, duration_seconds=float(pts[-1] + 1 / fps))
 
 
 def numbers(sampler: Sampler, of: ClipTimes) -> list[int]:
@@ -102,7 +102,7 @@ def test_too_few_frames_are_given_again() -> None:
 
 
 def test_a_clip_without_keyframes_is_not_snapped() -> None:
-    of = ClipTimes(pts_seconds=np.arange(4) / 25, is_key=np.zeros(4, bool), duration_seconds=0.16, fps=25)
+    of = ClipTimes(pts_seconds=np.arange(4) / 25, is_key=np.zeros(4, bool), duration_seconds=0.16)
     assert numbers(Snapped(Uniform(4)), of) == [0, 1, 2, 3]
 
 
@@ -114,7 +114,7 @@ def test_what_holds_for_every_sampler(sampler: Sampler, steps: list[float], tail
     """Times lie within the clip, and their number does not depend on its frames where the sampler names it."""
     pts = np.cumsum([first if not steps else 0.0, *steps])
     duration = max(float(pts[-1]) + tail, 0.001)
-    of = ClipTimes(pts_seconds=pts, is_key=np.ones(len(pts), bool), duration_seconds=duration, fps=len(pts) / duration)
+    of = ClipTimes(pts_seconds=pts, is_key=np.ones(len(pts), bool), duration_seconds=duration)
     times = sampler.times_seconds(of)
     assert times
     assert all(np.isfinite(times))
