@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from civid_loader.packets import Longs, PacketIndex
+from civid_loader.packets import Longs, PacketIndex, has_repeats
 
 _CODECS: Final = {
     b"avc1": ("h264", b"avcC"), b"avc3": ("h264", b"avcC"), b"hvc1": ("hevc", b"hvcC"), b"hev1": ("hevc", b"hvcC"),
@@ -127,7 +127,7 @@ def _index(moov: memoryview, num_file_bytes: int) -> PacketIndex:
     is_shown, is_key, pts = is_shown[:present], is_key[:present], timing.pts[:present]
     if not is_shown.any() or not is_key[0] or bool((pts[is_shown] < pts[0]).any()):
         raise _UnusualError("begins with pictures that cannot be decoded")
-    if len(np.unique(pts)) != len(pts) or not sizes.all():
+    if has_repeats(pts) or not sizes.all():
         raise _UnusualError("two frames at one time, or an empty one")
     first_pts = int(pts[is_shown].min())
     usual = max(1, int(np.median(timing.durations)))

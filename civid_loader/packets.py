@@ -86,18 +86,21 @@ class PacketIndex:
         """When the last frame ends, in seconds from the first."""
         return float((self.end_pts - self.first_pts) * self.tick_seconds)
 
-    def start_of(self, packet: int) -> int:
-        """The keyframe where decoding starts for a packet's frame; -1 where there is none."""
-        keys = np.flatnonzero(self.is_key[: packet + 1])
+    def starts_of(self, packets: Longs) -> Longs:
+        """The keyframe where decoding starts for each packet's frame; -1 where there is none."""
+        keys = np.flatnonzero(self.is_key)
+        places = np.searchsorted(keys, packets, side="right") - 1
+        keys = np.append(keys, -1)  # place -1: before the first keyframe
         # A picture shown before its keyframe refers to the group before, too (open GOP).
-        place = len(keys) - (2 if len(keys) and self.pts[packet] < self.pts[keys[-1]] else 1)
-        return int(keys[place]) if place >= 0 else -1
+        is_leading = (places >= 0) & (self.pts[packets] < self.pts[keys[places]])
+        return keys[np.where(is_leading, np.maximum(places - 1, -1), places)]
 
     def groups(self, targets: Sequence[int]) -> list[tuple[int, list[int]]]:
         """(first packet, targets) of each run of packets to decode, by first packet."""
+        packets = np.sort(np.array(list(set(targets)), np.int64))
         found: dict[int, list[int]] = {}
-        for packet in sorted(set(targets)):
-            found.setdefault(self.start_of(packet), []).append(packet)
+        for first, packet in zip(self.starts_of(packets).tolist(), packets.tolist(), strict=True):
+            found.setdefault(first, []).append(packet)
         return sorted(found.items())
 
     def byte_range(self, first: int, last: int) -> tuple[int, int]:
@@ -117,7 +120,7 @@ class PacketIndex:
         wanted = shown[first:last]
         if not len(wanted):
             return self
-        low, high = min(max(0, self.start_of(int(packet))) for packet in wanted), int(wanted.max()) + 1
+        low, high = max(0, int(self.starts_of(wanted).min())), int(wanted.max()) + 1
         part = slice(low, high)
         covers_all = self.span_seconds is None and low == 0 and high == len(self.pts)
         return replace(
@@ -194,6 +197,12 @@ class PacketIndex:
         if index.offsets is not None and ((index.offsets < 0) | (index.offsets > 1 << 60)).any():
             raise ValueError("packets outside any file")
         return index
+
+
+def has_repeats(numbers: Longs) -> bool:
+    """Whether a number comes twice. (`np.unique` takes a second for the times of two hours: they all hash alike.)"""
+    ordered = np.sort(numbers)
+    return bool((ordered[1:] == ordered[:-1]).any())
 
 
 def edges_hash(head: bytes, tail: bytes) -> int:

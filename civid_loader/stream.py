@@ -20,7 +20,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from civid_loader.errors import CorruptVideoError, NoVideoStreamError, UnreadableVideoError, VideoTimeoutError
-from civid_loader.packets import PacketIndex
+from civid_loader.packets import PacketIndex, has_repeats
 
 VideoPacket: TypeAlias = "Packet[VideoStream]"
 FAR_SECONDS: Final = 1e9
@@ -115,7 +115,7 @@ class Stream:
                 continue
             shown = found.shown
             on_screen = shown[found.pts[shown] <= low]
-            if is_all or (len(on_screen) and found.start_of(int(on_screen[-1])) >= 0):
+            if is_all or (len(on_screen) and found.starts_of(on_screen[-1:])[0] >= 0):
                 break
         return replace(found, span_seconds=(start_seconds, end_seconds))
 
@@ -186,7 +186,7 @@ class Stream:
         )  # what comes after the first keyframe and is shown before it refers to what is not here
         if not is_shown.any():
             raise _NothingError("none of its frames is shown")
-        if len(np.unique(pts[is_shown])) != is_shown.sum():
+        if has_repeats(pts[is_shown]):
             raise UnreadableVideoError("several of its frames have one time; remux it, for example to mp4")
         context = self.stream.codec_context
         return PacketIndex(

@@ -108,16 +108,17 @@ OPEN_GROUP = [0, 3, 1, 2, 4, 7, 5, 6, 9, 8]
 def test_frames_are_in_order_of_display_and_start_from_their_keyframe() -> None:
     made = index(OPEN_GROUP, [0, 5])
     assert made.pts[made.shown].tolist() == list(range(10))
-    assert [made.start_of(packet) for packet in range(10)] == [0, 0, 0, 0, 0, 5, 0, 0, 5, 5]
+    assert made.starts_of(np.arange(10)).tolist() == [0, 0, 0, 0, 0, 5, 0, 0, 5, 5]
     assert made.groups([9, 2, 7, 2, 5]) == [(0, [2, 7]), (5, [5, 9])]
     assert made.byte_range(5, 9) == (50, 50)
-    assert index(OPEN_GROUP, [5]).start_of(3) == -1
+    assert index(OPEN_GROUP, [5]).starts_of(np.arange(10)).tolist() == [-1] * 5 + [5, -1, -1, 5, 5]
+    assert index(OPEN_GROUP, []).starts_of(np.arange(2)).tolist() == [-1, -1]
 
 
 def test_hidden_packets_are_needed_and_not_shown() -> None:
     made = index(OPEN_GROUP, [0, 5], is_shown=np.array([False] * 4 + [True] * 6), first_pts=4)
     assert made.pts[made.shown].tolist() == [4, 5, 6, 7, 8, 9]
-    assert made.start_of(4) == 0
+    assert made.starts_of(np.array([4])).tolist() == [0]
     assert made.seconds(made.pts[made.shown]).tolist() == pytest.approx([i / 25 for i in range(6)])
 
 
@@ -129,7 +130,7 @@ def test_a_span_keeps_what_its_frames_need(first: int, length: int) -> None:
     moments = part.seconds(part.pts[part.shown])
     wanted = part.shown[(moments >= span[0] - 1e-6) & (moments < span[1] - 1e-6)]
     assert part.pts[wanted].tolist() == list(range(first, min(10, first + length)))
-    assert all(part.start_of(int(packet)) >= 0 for packet in wanted)
+    assert (part.starts_of(wanted) >= 0).all()
     assert part.span_seconds in (span, None)
     assert (part.first_pts, part.end_pts) == (made.first_pts, made.end_pts)
     assert same(PacketIndex.from_bytes(part.to_bytes()), part)
