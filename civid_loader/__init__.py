@@ -9,14 +9,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from civid_loader.collation import Batch as Batch
     from civid_loader.collation import collate as collate
+    from civid_loader.decode_threads import set_max_threads as set_max_threads
     from civid_loader.decoding import Frames as Frames
     from civid_loader.decoding import read_frames as read_frames
     from civid_loader.materialize import BuildReport as BuildReport
     from civid_loader.materialize import build as build
+    from civid_loader.packets import PacketIndex as PacketIndex
+    from civid_loader.probing.dataset import probe_dataset as probe_dataset
+    from civid_loader.probing.media_report import ProbeReport as ProbeReport
+    from civid_loader.reencoding.proxies import ProxyReport as ProxyReport
+    from civid_loader.reencoding.proxies import proxies as proxies
+    from civid_loader.sampling import All as All
     from civid_loader.sampling import Fps as Fps
     from civid_loader.sampling import Middle as Middle
+    from civid_loader.sampling import Snapped as Snapped
+    from civid_loader.sampling import Thirds as Thirds
     from civid_loader.sampling import Times as Times
     from civid_loader.sampling import Uniform as Uniform
+    from civid_loader.sampling import UniformEnds as UniformEnds
+    from civid_loader.sampling import Window as Window
     from civid_loader.transforms.decode_clips import DecodeClips as DecodeClips
     from civid_loader.unpacking import ArchiveReport as ArchiveReport
     from civid_loader.unpacking import UnpackReport as UnpackReport
@@ -25,6 +36,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "All": "sampling",
     "ArchiveReport": "unpacking",
     "Batch": "collation",
     "BuildReport": "materialize",
@@ -32,12 +44,22 @@ _HOME = {
     "Fps": "sampling",
     "Frames": "decoding",
     "Middle": "sampling",
+    "PacketIndex": "packets",
+    "ProbeReport": "probing.media_report",
+    "ProxyReport": "reencoding.proxies",
+    "Snapped": "sampling",
+    "Thirds": "sampling",
     "Times": "sampling",
     "Uniform": "sampling",
+    "UniformEnds": "sampling",
     "UnpackReport": "unpacking",
+    "Window": "sampling",
     "build": "materialize",
     "collate": "collation",
+    "probe_dataset": "probing.dataset",
+    "proxies": "reencoding.proxies",
     "read_frames": "decoding",
+    "set_max_threads": "decode_threads",
     "unpack": "unpacking",
 }
 __all__ = ["__version__", *sorted(_HOME)]

@@ -204,4 +204,5 @@ def _zip_data_offset(path: str, header_offset: int) -> int:
     if len(header) < _ZIP_LOCAL_HEADER_BYTES or not header.startswith(b"PK\3\4"):
         raise zipfile.BadZipFile(f"no file header at byte {header_offset}")
     # Name and extra field stand between header and data, with lengths of their own, not those of the directory.
-    return header_offset + len(header) + sum(struct.unpack("<HH", header[-4:]))
+    name_bytes, extra_bytes = struct.unpack("<HH", header[-4:])
+    return header_offset + len(header) + int(name_bytes) + int(extra_bytes)

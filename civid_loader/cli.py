@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from civid_loader import cli_video
 from civid_loader.errors import CividLoaderError
 
 app = typer.Typer(
@@ -136,6 +137,45 @@ def inspect(
         typer.echo(json.dumps(asdict(found), indent=2, ensure_ascii=False))
     else:
         print_inspection(found)
+
+
+@app.command()
+def probe(
+    dataset: Annotated[Path, typer.Argument(help="Folder of a built dataset.", show_default=False)],
+    videos: Annotated[
+        Path | None, typer.Option(help="Root of its video files; none where its pointers need none.", readable=False)
+    ] = None,
+    num_proc: Annotated[int, typer.Option(min=1, help="Worker processes; the result does not depend on it.")] = 1,
+    with_sha256: Annotated[bool, typer.Option("--hash", help="Read every file to its end for its SHA-256.")] = False,
+    timeout_seconds: Annotated[
+        float, typer.Option("--timeout", min=0.1, help="Seconds for one file; slower ones are tried again next time.")
+    ] = 300.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Look into every video of a dataset: is it there, can it be read, what does it hold? And what changed since?
+
+    Example: `civid probe out/lvd2m --videos /data/lvd2m --num-proc 16`
+
+    Writes the `media` layer, one row per clip, into the dataset: `datasets.load_dataset("out/lvd2m", "media")`. A run
+    that was cut off continues when the same command is run again; after a finished one, files that did not change are
+    not looked into again.
+    """
+    from dataclasses import asdict
+
+    from civid_loader.probing.dataset import probe_dataset
+    from civid_loader.report import print_probe
+
+    report = probe_dataset(
+        dataset, videos=videos, num_proc=num_proc, with_sha256=with_sha256, timeout_seconds=timeout_seconds
+    )
+    if as_json:
+        typer.echo(json.dumps(asdict(report), indent=2, ensure_ascii=False))
+    else:
+        print_probe(report)
+
+
+app.command()(cli_video.frames)
+app.command()(cli_video.proxies)
 
 
 @app.command()

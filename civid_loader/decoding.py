@@ -15,12 +15,13 @@ import av.error
 import numpy as np
 import torch
 
+from civid_loader.deadlines import Deadline
 from civid_loader.errors import CorruptVideoError, TruncatedVideoError, UnreadableVideoError, VideoError
 from civid_loader.frame_groups import decode_packets
 from civid_loader.packet_readers import InsufficientIndexError, StaleIndexError, open_packets
 from civid_loader.packets import TOLERANCE_SECONDS, PacketIndex
 from civid_loader.sampling import ClipTimes, Sampler
-from civid_loader.stream import FAR_SECONDS, Deadline
+from civid_loader.stream import FAR_SECONDS
 from civid_loader.videos import ByteSource, bytes_source, file_source, open_video
 
 Video: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | ByteSource"

@@ -16,12 +16,13 @@ import torch
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
+from civid_loader.deadlines import Deadline
 from civid_loader.decode_threads import run_in_threads
 from civid_loader.errors import CorruptVideoError, UnreadableVideoError
 from civid_loader.packet_readers import PacketReader
 from civid_loader.packets import PacketIndex
 from civid_loader.pixels import ImageWriter
-from civid_loader.stream import Deadline, VideoPacket
+from civid_loader.stream import VideoPacket
 
 Take: TypeAlias = Callable[[int, VideoFrame], None]
 _DECODERS: Final = {"av1": "libdav1d", "vp9": "vp9", "vp8": "vp8"}

@@ -27,6 +27,8 @@ from civid_loader.upstream.tables import plan_ranges, read_header, read_range
 from civid_loader.upstream.video_index import VIDEO_SUFFIXES
 
 _EXAMPLE_CHARS: Final = 60
+_LARGE: Final = ("media", "videos")
+"""Tables that are counted, not read: they hold packet indexes and whole videos."""
 _LIST: Final = re.compile(r"^\s*[\[(].*[\])]\s*$", re.DOTALL)
 
 
@@ -215,7 +217,7 @@ def _folder(path: Path) -> Inspection:
 
 def _built(path: Path, max_rows: int) -> Inspection:
     manifest = read_manifest(path)
-    whole = {table: read_table(path, table) for table in TABLES if table in manifest["shards"]}
+    whole = {table: read_table(path, table) for table in TABLES if table in manifest["shards"] and table not in _LARGE}
     tables = {table: data.slice(0, max_rows) for table, data in whole.items()}
     samples = tables["annotations"]
     columns = []

@@ -10,10 +10,11 @@ import numpy as np
 from av.audio.stream import AudioStream
 from av.video.reformatter import ColorRange, Colorspace
 
+from civid_loader.deadlines import Deadline
 from civid_loader.errors import NoVideoStreamError, UnreadableVideoError, VideoError
 from civid_loader.mp4 import read_mp4_index
 from civid_loader.packets import PacketIndex, edge_ranges, edges_hash
-from civid_loader.stream import Deadline, Stream, open_stream
+from civid_loader.stream import Stream, open_stream
 from civid_loader.videos import ByteSource, as_file
 
 _BLOCK_BYTES: Final = 8 << 20
@@ -61,10 +62,12 @@ class VideoFacts:
     """Of the whole file; says where packets lie, or is of no use but for its times."""
 
 
-def fingerprint(source: ByteSource) -> tuple[int, int, str]:
+def fingerprint(source: ByteSource, *, timeout_seconds: float | None = None) -> tuple[int, int, str]:
     """(length, hash of head and tail, both as a text): two small reads tell whether a file is still the same."""
-    num_bytes = source.size()
-    hashed = edges_hash(*source.read_ranges(edge_ranges(num_bytes)))
+    deadline = Deadline(timeout_seconds)
+    num_bytes = source.size(timeout_seconds=deadline.left_seconds)
+    edges = source.read_ranges(edge_ranges(num_bytes), timeout_seconds=deadline.left_seconds)
+    hashed = edges_hash(*edges)
     return num_bytes, hashed, f"{num_bytes}-{hashed & (1 << 64) - 1:016x}"
 
 
@@ -78,10 +81,10 @@ def probe(source: ByteSource, *, with_sha256: bool = False, timeout_seconds: flo
         VideoError: as reading the source raises.
     """
     deadline = Deadline(timeout_seconds)
-    num_bytes, hashed, text = fingerprint(source)
+    num_bytes, hashed, text = fingerprint(source, timeout_seconds=timeout_seconds)
     try:
-        with as_file(source) as file, open_stream(file, deadline) as stream:
-            index = read_mp4_index(source) or stream.index(locate_in=file)
+        with as_file(source, timeout_seconds=deadline.left_seconds) as file, open_stream(file, deadline) as stream:
+            index = read_mp4_index(source, deadline) or stream.index(locate_in=file)
             index = replace(index, num_file_bytes=num_bytes, edges_hash=hashed)
             sha256 = _sha256(source, deadline) if with_sha256 else None
             return _facts(stream, index, num_bytes=num_bytes, fingerprint=text, sha256=sha256)

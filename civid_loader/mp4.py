@@ -8,12 +8,14 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from civid_loader.deadlines import Deadline
 from civid_loader.packets import Longs, PacketIndex, has_repeats
+from civid_loader.videos import ByteSource
 
 _CODECS: Final = {
     b"avc1": ("h264", b"avcC"), b"avc3": ("h264", b"avcC"), b"hvc1": ("hevc", b"hvcC"), b"hev1": ("hevc", b"hvcC"),
@@ -33,37 +35,34 @@ _ROTATIONS: Final = {
 }
 
 
-class Readable(Protocol):
-    """What is needed of a byte source."""
-
-    def size(self) -> int: ...
-    def read_ranges(self, ranges: list[tuple[int, int]], /) -> list[bytes]: ...
-
-
 class _UnusualError(Exception):
     """Something this reader leaves to the demuxer."""
 
 
-def read_mp4_index(source: Readable) -> PacketIndex | None:
+def read_mp4_index(source: ByteSource, deadline: Deadline) -> PacketIndex | None:
     """The index of the video track; None where the file is no MP4, or not an ordinary one.
 
     Packets that the file is too short for are left out, and the index says that it is truncated.
     """
-    num_file_bytes = source.size()
+    num_file_bytes = source.size(timeout_seconds=deadline.left_seconds)
     try:
-        header = _find_header(source, num_file_bytes)
+        header = _find_header(source, num_file_bytes, deadline)
         return None if header is None else _index(memoryview(header), num_file_bytes)
     except (_UnusualError, struct.error, IndexError, KeyError, ValueError, OverflowError):
         return None  # Damaged or unusual: the demuxer decides, and words the error.
 
 
-def _find_header(source: Readable, num_file_bytes: int) -> bytes | None:
+def _find_header(source: ByteSource, num_file_bytes: int, deadline: Deadline) -> bytes | None:
     """The content of the `moov` box."""
+
+    def read(start: int, num_bytes: int) -> bytes:
+        return source.read_ranges([(start, num_bytes)], timeout_seconds=deadline.left_seconds)[0]
+
     block, block_start, at = b"", 0, 0
     while at + 16 <= num_file_bytes:
         if not block_start <= at <= block_start + len(block) - 16:
             block_start = at
-            block = source.read_ranges([(at, min(_BLOCK_BYTES, num_file_bytes - at))])[0]
+            block = read(at, min(_BLOCK_BYTES, num_file_bytes - at))
         size, kind, long_size = struct.unpack_from(">I4sQ", block, at - block_start)
         head = 16 if size == 1 else 8
         size = long_size if size == 1 else size or num_file_bytes - at
@@ -75,7 +74,7 @@ def _find_header(source: Readable, num_file_bytes: int) -> bytes | None:
             inside = at - block_start
             if inside + size <= len(block):
                 return block[inside + head : inside + size]
-            return source.read_ranges([(at + head, size - head)])[0]
+            return read(at + head, size - head)
         at += size
     return None
 

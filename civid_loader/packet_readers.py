@@ -8,10 +8,11 @@ from typing import Any, Protocol
 from av.packet import Packet
 from av.video.frame import VideoFrame
 
+from civid_loader.deadlines import Deadline
 from civid_loader.errors import CorruptVideoError, TruncatedVideoError
 from civid_loader.mp4 import read_mp4_index
 from civid_loader.packets import EDGE_BYTES, PacketIndex, edge_ranges, edges_hash
-from civid_loader.stream import Deadline, Stream, VideoPacket, open_stream
+from civid_loader.stream import Stream, VideoPacket, open_stream
 from civid_loader.videos import ByteSource, as_file
 
 SENDABLE_CODECS = frozenset({"h264", "hevc", "av1", "vp9", "vp8", "mpeg4", "mjpeg"})
@@ -66,10 +67,10 @@ def open_packets(
     """
     if index is not None and _covers(index, span) and index.offsets is not None and index.codec in SENDABLE_CODECS:
         yield RangeReader(source, index, deadline, is_stored=True)
-    elif not by_demuxer and (found := read_mp4_index(source)) is not None:
+    elif not by_demuxer and (found := read_mp4_index(source, deadline)) is not None:
         yield RangeReader(source, found, deadline, is_stored=False)
     else:
-        with as_file(source) as file, open_stream(file, deadline) as stream:
+        with as_file(source, timeout_seconds=deadline.left_seconds) as file, open_stream(file, deadline) as stream:
             yield StreamReader(stream, stream.index(start_seconds=span[0], end_seconds=span[1]))
 
 
@@ -113,9 +114,12 @@ class RangeReader:
     def _cut(self, data: bytes, offset: int, first: int, last: int) -> Iterator[VideoPacket]:
         assert self.index.offsets is not None
         starts = (self.index.offsets[first : last + 1] - offset).tolist()
-        sizes = self.index.sizes[first : last + 1].tolist()
+        sizes, view = self.index.sizes[first : last + 1].tolist(), memoryview(data)
         for start, size, pts in zip(starts, sizes, self.index.pts[first : last + 1].tolist(), strict=True):
-            packet: Any = Packet(data[start : start + size])
+            # Made by its size: then PyAV puts zeros behind the packet, which decoders read beyond; bytes given it takes
+            # as they are.
+            packet: Any = Packet(size)
+            packet.update(view[start : start + size])
             packet.pts, packet.time_base = pts, self.index.tick_seconds
             yield packet
 

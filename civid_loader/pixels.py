@@ -62,7 +62,7 @@ class ImageWriter:
         # sizes only, where the planes of colour do not fit the picture.
         rgb = reformatter.reformat(frame, format="rgb24", interpolation="BICUBIC", **_ONE_THREAD)
         plane = rgb.planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: rgb.height, : 3 * rgb.width]
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: rgb.height, : 3 * rgb.width]
         image_HWC = rows.reshape(rgb.height, rgb.width, 3) if rows.flags.c_contiguous else _strided(rows, rgb.width)
         if self._rotation_degrees:
             image_HWC = np.ascontiguousarray(np.rot90(image_HWC, self._rotation_degrees // 90))

@@ -10,11 +10,14 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.text import Text
 
 T = TypeVar("T")
 
@@ -46,3 +49,30 @@ def track_bytes(*, label: str, total_bytes: int, quiet: bool = False) -> Iterato
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(label, total=total_bytes)
         yield lambda done_bytes: progress.update(task, completed=done_bytes)
+
+
+@contextmanager
+def track_units(*, label: str, unit: str, total: int, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """A bar of things and how many of them pass per second; what it gives is called with how many more are done."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield lambda num_more: None
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), _Speed(unit),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(label, total=total)
+        yield lambda num_more: progress.advance(task, num_more)
+
+
+class _Speed(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        """`123 files/s`"""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f} {self._unit}/s", style="progress.data.speed")

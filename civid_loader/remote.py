@@ -1,12 +1,14 @@
 """Bytes behind a URL: ranges merged, fetched in parallel, retried, and kept in memory up to a bound."""
 
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, NoReturn
 
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_before_delay, wait_random_exponential
+
+from civid_loader.deadlines import Deadline
 from civid_loader.errors import RemoteVideoError, VideoNotFoundError, VideoTimeoutError
 from civid_loader.transport import (
     LOCK,
@@ -15,7 +17,6 @@ from civid_loader.transport import (
     RemoteFile,
     TransientError,
     check_protocol,
-    is_http,
     remote_file,
     request,
     without_credentials,
@@ -27,29 +28,12 @@ WHOLE_FILE_BYTES: Final = 2 << 20
 """A file smaller than this is fetched at once."""
 CACHE_BYTES: Final = 32 << 20
 """Kept in memory per source; the range used longest ago goes first."""
-MAX_PARALLEL: Final = 8
+MAX_PARALLEL: Final = 16
+"""Requests at a time: eight groups of packets and the edges of the file in one round trip."""
 MAX_ATTEMPTS: Final = 5
 FIRST_WAIT_SECONDS: Final = 0.2
 """The longest wait before the second attempt; doubled for each further one."""
 _HEAD_BYTES: Final = 64 << 10  # what asking for the size brings along: most MP4 headers lie within it
-
-
-class Deadline:
-    """A moment after which nobody waits any longer."""
-
-    def __init__(self, seconds: float | None) -> None:
-        self.seconds = seconds
-        self._end = None if seconds is None else time.monotonic() + seconds
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it has passed."""
-        return self._end is not None and time.monotonic() >= self._end
-
-    @property
-    def left_seconds(self) -> float | None:
-        """Time left, at least a millisecond; None: without end."""
-        return None if self._end is None else max(0.001, self._end - time.monotonic())
 
 
 class RemoteSource:
@@ -88,9 +72,7 @@ class RemoteSource:
             raise RemoteVideoError(f"{self.name}: the server does not say how long the file is; download the file")
         return self._num_bytes
 
-    def read_ranges(
-        self, ranges: Sequence[tuple[int, int]], *, timeout_seconds: float | None = None
-    ) -> list[bytes]:
+    def read_ranges(self, ranges: Sequence[tuple[int, int]], *, timeout_seconds: float | None = None) -> list[bytes]:
         """The bytes of each (offset, length), in the order given; short or b"" where it reaches past the end.
 
         Raises:
@@ -103,8 +85,7 @@ class RemoteSource:
         missing = [span for span, data in zip(wanted, found, strict=True) if data is None]
         blocks = self._fetch(missing, Deadline(timeout_seconds)) if missing else []
         return [
-            _cut(blocks, start, end) if data is None else data
-            for (start, end), data in zip(wanted, found, strict=True)
+            _cut(blocks, start, end) if data is None else data for (start, end), data in zip(wanted, found, strict=True)
         ]
 
     def _within(self, offset: int, length: int) -> tuple[int, int]:
@@ -173,9 +154,6 @@ class RemoteSource:
 
     def _attempts(self, file: RemoteFile, span: tuple[int, int] | None, deadline: Deadline) -> bytes:
         """One span of the window, or the whole file, in as many attempts as it takes."""
-        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_before_delay
-        from tenacity.wait import wait_random_exponential
-
         stop: Any = stop_after_attempt(MAX_ATTEMPTS)
         if deadline.left_seconds is not None:
             stop |= stop_before_delay(deadline.left_seconds)

@@ -1,9 +1,11 @@
 """Results as tables on the terminal."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.columns import Columns
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -11,6 +13,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from civid_loader.inspection import Inspection
     from civid_loader.materialize import BuildReport
+    from civid_loader.probing.media_report import ProbeReport
+    from civid_loader.reencoding.proxies import ProxyReport
     from civid_loader.unpacking import UnpackReport
 
 
@@ -85,6 +89,93 @@ def print_unpack(report: "UnpackReport") -> None:
             shown = one.examples[:10]
             for line in (*shown, *["…"][: sum(one.refused.values()) > len(shown)]):
                 console.print(f"    {escape(line)}")
+
+
+def print_proxies(report: "ProxyReport") -> None:
+    """How many clips have a copy, and which have none and why."""
+    console = Console()
+    table = Table(title=f"training copies → {escape(report.output)}", title_justify="left")
+    table.add_column("clips")
+    table.add_column("number", justify="right")
+    table.add_row("encoded", f"{report.num_encoded:,}")
+    for reason, number in report.failed.items():
+        table.add_row(f"[red]{escape(reason)}[/red]", f"{number:,}")
+    console.print(table)
+    mean = report.num_bytes / max(1, report.num_encoded)
+    console.print(f"{report.num_bytes / 1e9:,.3f} GB of video, {mean / 1e6:,.2f} MB per clip.")
+    if report.failed:
+        console.print(f"Clips without a copy, all in {escape(report.output)}/rejected/proxies.jsonl, the first:")
+        for line in report.examples:
+            console.print(f"  {escape(line)}")
+    folder = escape(json.dumps(report.output))
+    console.print(
+        f"Load it: [green]datasets.load_dataset({folder})[/green], the copies as config [green]videos[/green]"
+    )
+
+
+def print_probe(report: "ProbeReport") -> None:
+    """What is there and what is not and why, what changed, and how the videos are."""
+    console = Console()
+    files = f"{report.num_files:,} files" + (f", {report.num_unchanged:,} unchanged" if report.num_unchanged else "")
+    table = Table(title=f"{escape(report.dataset)}: {report.num_clips:,} clips, {files}", title_justify="left")
+    table.add_column("")
+    table.add_column("", overflow="fold")
+    table.add_column("clips", justify="right")
+    table.add_column("share", justify="right")
+    for status, number in report.statuses.items():
+        name = status if status == "ok" else f"[red]{status}[/red]"
+        table.add_row(name, "", f"{number:,}", f"{number / report.num_clips:.1%}")
+        for reason, count in report.reasons.get(status, {}).items():
+            table.add_row("", escape(reason), f"{count:,}", f"{count / report.num_clips:.1%}")
+    table.add_section()
+    traits = {"cut off": report.num_truncated, "variable rate": report.num_vfr, "with sound": report.num_with_audio}
+    for name, number in traits.items():
+        table.add_row(name, "", f"{number:,}", f"{number / max(1, report.statuses.get('ok', 0)):.1%} of ok")
+    console.print(table)
+    console.print(f"{report.length}.")
+    console.print(Columns([_histogram(name, counts) for name, counts in report.histograms.items() if counts]))
+    _print_changes(console, report)
+    if report.first_are_missing:
+        console.print(
+            f"[red]Every one of the first {report.first_are_missing:,} files is missing: is --videos the folder that "
+            "pointers start from?[/red]"
+        )
+    console.print(f"Look at it: [green]{escape(report.picture)}[/green]")
+    folder = escape(json.dumps(report.dataset))
+    console.print(f'Load it: [green]datasets.load_dataset({folder}, "media")[/green]')
+
+
+def _histogram(name: str, counts: Mapping[str, int]) -> Table:
+    table = Table(title=name, title_justify="left", box=None, show_header=False)
+    largest = max(counts.values())
+    for label, count in counts.items():
+        table.add_row(escape(label), f"[cyan]{'█' * -(-count * 20 // largest):20}[/cyan]", f"{count:,}")
+    return table
+
+
+def _print_changes(console: Console, report: "ProbeReport") -> None:
+    if report.changes is not None:
+        console.print("Since the last run: " + ("" if report.changes else "nothing changed"))
+    for kind, change in (report.changes or {}).items():
+        console.print(f"  {change.num_files:,} {kind}")
+        for name in (*change.first, *["…"][: change.num_files > len(change.first)]):
+            console.print(f"    {escape(name)}")
+
+
+def print_frames(times: Mapping[str, Sequence[tuple[float, float]]], *, sheet: Path) -> None:
+    """For each video, times asked for and times of the frames that are there."""
+    console = Console()
+    if times:
+        table = Table()
+        table.add_column("video", overflow="fold")
+        for name in ("frame", "asked, s", "got, s"):
+            table.add_column(name, justify="right")
+        for video, rows in times.items():
+            for number, (asked, got) in enumerate(rows):
+                table.add_row("" if number else escape(video), str(number), f"{asked:.3f}", f"{got:.3f}")
+            table.add_section()
+        console.print(table)
+    console.print(f"Look at them: [green]{escape(str(sheet))}[/green]")
 
 
 def _section(table: Table, title: str, items: Iterable[tuple[str, int]]) -> None:

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,7 +18,8 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from civid_loader.errors import CorruptVideoError, NoVideoStreamError, UnreadableVideoError, VideoTimeoutError
+from civid_loader.deadlines import Deadline
+from civid_loader.errors import CorruptVideoError, NoVideoStreamError, UnreadableVideoError
 from civid_loader.packets import PacketIndex, has_repeats
 
 VideoPacket: TypeAlias = "Packet[VideoStream]"
@@ -38,27 +38,6 @@ _STEPS_BACK_SECONDS: Final = (0.0, 2.0, 20.0, FAR_SECONDS)
 
 class _NothingError(UnreadableVideoError):
     """No frame in the packets looked at."""
-
-
-class Deadline:
-    """A moment after which nobody waits any longer."""
-
-    def __init__(self, seconds: float | None) -> None:
-        self._limit_seconds = seconds
-        self._end = None if seconds is None else time.monotonic() + seconds
-
-    def check(self) -> None:
-        """Raise VideoTimeoutError if it has passed."""
-        if self._end is not None and time.monotonic() > self._end:
-            raise VideoTimeoutError(
-                f"not done after {self._limit_seconds:g} s; the file or the connection is slow, or fewer frames are "
-                "needed: pass a larger timeout_seconds"
-            )
-
-    @property
-    def left_seconds(self) -> float | None:
-        """Time left, at least a millisecond; None: without end."""
-        return None if self._end is None else max(0.001, self._end - time.monotonic())
 
 
 @contextmanager
@@ -170,7 +149,7 @@ class Stream:
             kept.append(packet)
             if num_kept_bytes > KEPT_BYTES:
                 is_kept, kept = False, []
-            if end_ticks is not None and moment >= end_ticks:
+            if end_ticks is not None and moment >= end_ticks and shown:  # hidden ones do not say when the video ends
                 num_late += 1
                 # A packet is not shown before it is decoded: nothing that is needed comes later.
                 if num_late > _MAX_REORDERED or (packet.dts is not None and packet.dts >= end_ticks):

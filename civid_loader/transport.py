@@ -9,12 +9,24 @@ import os
 import re
 import sys
 import threading
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from civid_loader.errors import MissingDependencyError, RemoteVideoError, UnreadableVideoError, VideoError, VideoNotFoundError
+# All at the top, none where it is used: a child forked in the middle of an import waits for it for ever.
+import aiohttp
+import fsspec
+import fsspec.implementations.http
+from fsspec.utils import get_protocol
+
+from civid_loader.errors import (
+    MissingDependencyError,
+    RemoteVideoError,
+    UnreadableVideoError,
+    VideoError,
+    VideoNotFoundError,
+)
 
 MAX_WHOLE_BYTES: Final = 256 << 20
 """The largest file that is fetched, and kept, whole where a server knows no ranges."""
@@ -51,7 +63,7 @@ class Counters:
     """What a source has read, every attempt and every byte counted."""
 
     num_requests: int = 0
-    """Requests sent; of a local file, reads."""
+    """Reads; of http, requests sent. What fsspec asks for itself, for other protocols, is not seen."""
     num_bytes: int = 0
     """Bytes received, those of failed attempts included."""
 
@@ -96,12 +108,9 @@ def without_credentials(text: str) -> str:
 
 def check_protocol(url: str) -> None:
     """Raise MissingDependencyError or UnreadableVideoError where fsspec cannot read such URLs; opens nothing."""
-    import fsspec
-    from fsspec.utils import get_protocol
-
     name = without_credentials(url)
     # "::" chains file systems, but it also stands in http addresses: http://[::1]/x.mp4
-    for part in [url] if is_http(url) else url.split("::"):
+    for part in ["http"] if is_http(url) else url.split("::"):
         try:
             fsspec.get_filesystem_class(get_protocol(part) if "://" in part else part)
         except ImportError as error:
@@ -112,9 +121,7 @@ def check_protocol(url: str) -> None:
 
 def remote_file(url: str) -> RemoteFile:
     """Resolve a URL. Only for use within one call: file systems belong to their process, some to their thread."""
-    import fsspec
-
-    with _own_errors(without_credentials(url)):
+    with own_errors(without_credentials(url)):
         files, path = (fsspec.filesystem("http"), url) if is_http(url) else fsspec.core.url_to_fs(url)
     if files.async_impl and files.cachable:
         _KEPT[id(files)] = files
@@ -146,7 +153,7 @@ def request(
         RemoteVideoError: another attempt would not help.
     """
     counters.add(num_requests=1)
-    with _own_errors(without_credentials(file.url)):
+    with own_errors(without_credentials(file.url)):
         if is_http(file.url):
             return cast(Reply, _on_loop(file, _get(file, span, timeout_seconds=timeout_seconds, counters=counters)))
         assert span is not None, "only http servers ignore ranges"
@@ -179,18 +186,8 @@ def _read(file: RemoteFile, start: int, end: int, *, timeout_seconds: float | No
 async def _get(
     file: RemoteFile, span: tuple[int, int] | None, *, timeout_seconds: float | None, counters: Counters
 ) -> Reply:
-    import aiohttp
-
     num_bytes = span[1] - span[0] if span else MAX_WHOLE_BYTES
-    options = dict(file.files.kwargs)
-    options["headers"] = {**options.get("headers", {}), "Accept-Encoding": "identity"}
-    if span:
-        options["headers"]["Range"] = f"bytes={span[0]}-{span[1] - 1}"
-    options["timeout"] = aiohttp.ClientTimeout(
-        total=timeout_seconds or 2 * STALLED_SECONDS + num_bytes / _SLOWEST_BYTES_PER_SECOND,
-        sock_connect=STALLED_SECONDS,
-        sock_read=STALLED_SECONDS,
-    )
+    options = _options(file, span, num_bytes=num_bytes, timeout_seconds=timeout_seconds)
     session = await file.files.set_session()
     async with session.get(file.files.encode_url(file.url), **options) as reply:
         stated = _CONTENT_RANGE.match(reply.headers.get("Content-Range", ""))
@@ -199,14 +196,12 @@ async def _get(
             return Reply(data=b"", total_bytes=total_bytes)
         if refusal := _refusal(reply.status, without_credentials(file.url)):
             raise refusal
+        if (span is None or reply.status != 206) and (reply.content_length or 0) > MAX_WHOLE_BYTES:
+            raise _too_large(file)
         if span is None:
-            if (reply.content_length or 0) > MAX_WHOLE_BYTES:
-                raise _too_large(file)
             data = await _body(file, reply, num_bytes=num_bytes, counters=counters)
             return Reply(data=data, total_bytes=len(data))
         if reply.status != 206:
-            if (reply.content_length or 0) > MAX_WHOLE_BYTES:
-                raise _too_large(file)
             raise IgnoresRangesError
         if stated and stated["start"] is not None and int(stated["start"]) != span[0]:
             raise TransientError(f"the server gave bytes from {stated['start']} on, not from {span[0]}")
@@ -215,6 +210,21 @@ async def _get(
     if len(data) != expected:
         raise TransientError(f"{len(data)} of {expected} bytes came")
     return Reply(data=data, total_bytes=total_bytes)
+
+
+def _options(
+    file: RemoteFile, span: tuple[int, int] | None, *, num_bytes: int, timeout_seconds: float | None
+) -> dict[str, Any]:
+    """What the user configured for fsspec, the range, and time limits."""
+    headers = {**file.files.kwargs.get("headers", {}), "Accept-Encoding": "identity"}
+    if span:
+        headers["Range"] = f"bytes={span[0]}-{span[1] - 1}"
+    timeout = aiohttp.ClientTimeout(
+        total=timeout_seconds or 2 * STALLED_SECONDS + num_bytes / _SLOWEST_BYTES_PER_SECOND,
+        sock_connect=STALLED_SECONDS,
+        sock_read=STALLED_SECONDS,
+    )
+    return {**file.files.kwargs, "headers": headers, "timeout": timeout}
 
 
 async def _body(file: RemoteFile, reply: Any, *, num_bytes: int, counters: Counters) -> bytes:
@@ -251,8 +261,15 @@ def _refusal(status: int, name: str) -> Exception | None:
 
 
 @contextmanager
-def _own_errors(name: str) -> Iterator[None]:
-    """Errors of fsspec and what lies below it as ours; without their chain, which may show credentials."""
+def own_errors(name: str) -> Iterator[None]:
+    """Errors of fsspec and what lies below it as ours; without their chain, which may show credentials.
+
+    Raises:
+        TransientError: another attempt may succeed.
+        VideoNotFoundError: no such file.
+        RemoteVideoError: refused, or not an address.
+        TimeoutError: as it came.
+    """
     libraries = tuple(getattr(sys.modules[module], kind) for module, kind in _LIBRARY_ERRORS if module in sys.modules)
     try:
         yield
@@ -262,7 +279,7 @@ def _own_errors(name: str) -> Iterator[None]:
         raise cast(Exception, _refusal(404, name)) from None
     except PermissionError:
         raise cast(Exception, _refusal(403, name)) from None
-    except (OSError, EOFError, *libraries) as error:
+    except (OSError, EOFError, ValueError, *libraries) as error:
         raise _as_own(error, name) from None
 
 
@@ -271,6 +288,7 @@ def _as_own(error: BaseException, name: str) -> Exception:
     refusal = _refusal(status, name) if isinstance(status, int) else None
     if refusal is not None:
         return refusal
-    if isinstance(error, ValueError):  # of aiohttp: an address that cannot be parsed
-        return RemoteVideoError(f"{name}: not an address that can be read; correct it")
-    return TransientError(without_credentials(str(error)) or type(error).__name__)
+    reason = without_credentials(str(error)) or type(error).__name__
+    if isinstance(error, ValueError):
+        return RemoteVideoError(f"{name}: {reason}; correct the address")
+    return TransientError(reason)

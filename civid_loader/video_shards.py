@@ -21,9 +21,10 @@ from typing import Any, BinaryIO, Final, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from civid_loader.errors import UnreadableVideoError, VideoNotFoundError
+from civid_loader.errors import RemoteVideoError, UnreadableVideoError, VideoNotFoundError
 from civid_loader.schema import arrow_schema, check_table
 from civid_loader.storage import atomic_file
+from civid_loader.transport import TransientError, own_errors, remote_file, without_credentials
 
 ROW_GROUP_BYTES: Final = 16 << 20
 """A row group is closed once it holds this much."""
@@ -109,13 +110,13 @@ def find_in_shards(dataset: str, clip_id: str, *, open_file: OpenFile) -> ClipBy
     stamps = _stamps(dataset)
     if not stamps:
         raise VideoNotFoundError(
-            f"videos:{clip_id}: {dataset} ships no `videos` config, so there are no bytes to read; "
+            f"videos:{clip_id}: {without_credentials(dataset)} ships no `videos` config, so there are no bytes; "
             "build it with pointers to files (`civid build --videos FOLDER`)"
         )
     found = _clips(stamps, open_file).get(clip_id)
     if found is None:
         raise VideoNotFoundError(
-            f"videos:{clip_id}: no such clip in the {len(stamps)} shards of {posixpath.join(dataset, 'videos')}"
+            f"videos:{clip_id}: no such clip in the {len(stamps)} shards of {without_credentials(dataset)}"
         )
     return found
 
@@ -124,23 +125,26 @@ def _stamps(dataset: str) -> tuple[tuple[str, int, int], ...]:
     """The shards of a dataset in order, each with length and time; a local shard that changed is another key."""
     if "://" in dataset:
         return _remote_stamps(dataset)
-    stamps = []
-    for path in sorted(Path(dataset, "videos").glob("*.parquet")):
-        status = path.stat()
-        stamps.append((str(path), status.st_size, status.st_mtime_ns))
-    return tuple(stamps)
+    folder = Path(dataset, "videos")
+    if not folder.is_dir():
+        return ()
+    with os.scandir(folder) as entries:
+        shards = [(entry.path, entry.stat()) for entry in entries if entry.name.endswith(".parquet")]
+    return tuple(sorted((path, status.st_size, status.st_mtime_ns) for path, status in shards))
 
 
 @lru_cache(maxsize=16)
 def _remote_stamps(dataset: str) -> tuple[tuple[str, int, int], ...]:
-    import fsspec
-
-    files, root = fsspec.core.url_to_fs(dataset)
+    name = without_credentials(dataset)
     try:
-        names = files.glob(posixpath.join(root, "videos", "*.parquet"))
-    except FileNotFoundError:
+        with own_errors(name):
+            file = remote_file(dataset)
+            names = file.files.glob(posixpath.join(file.path, "videos", "*.parquet"))
+    except VideoNotFoundError:
         names = []
-    return tuple((files.unstrip_protocol(name), 0, 0) for name in sorted(names))
+    except (TransientError, TimeoutError) as error:
+        raise RemoteVideoError(f"{name}: its shards cannot be listed ({error}); try again") from None
+    return tuple((file.files.unstrip_protocol(path), 0, 0) for path in sorted(names))
 
 
 @lru_cache(maxsize=4)
@@ -185,7 +189,7 @@ def _unpacked(data: bytes) -> Offsets | None:
 
 
 def _fits(offsets: Offsets, metadata: Any) -> bool:
-    """Whether these are the offsets of this very file: pyarrow copies them into whatever it writes from it."""
+    """Whether these are the offsets of this very file: whoever writes it again may copy the footer's metadata."""
     ends = sorted((offset, offset + num_bytes) for offset, num_bytes in offsets.values())
     first = 0
     for i in range(metadata.num_row_groups):
@@ -193,7 +197,7 @@ def _fits(offsets: Offsets, metadata: Any) -> bool:
         start, stop = _span(_chunk(group))
         own = ends[first : first + group.num_rows]
         first += group.num_rows
-        if len(own) < group.num_rows or own[0][0] < start or own[-1][1] > stop:
+        if len(own) < max(1, group.num_rows) or own[0][0] < start or own[-1][1] > stop:
             return False
         # All the rest of a column chunk is page headers and lengths.
         room = stop - start - sum(end - begin for begin, end in own)
@@ -236,17 +240,26 @@ def _locate(values: list[bytes], raw: bytes, *, start: int, name: str) -> Iterat
     """(offset, length) of each value in bytes of a file that begin at `start`: every byte is compared."""
     after = 0
     for value in values:
-        needle = len(value).to_bytes(4, "little") + value
         # Values come in order, but where a dictionary holds them.
-        at = raw.find(needle, after)
-        at = raw.find(needle) if at < 0 else at
+        at = _find(value, raw, after)
+        at = _find(value, raw, 0) if at < 0 else at
         if at < 0:
             raise UnreadableVideoError(
                 f"{name}: its videos do not lie in one piece each, as in compressed Parquet; write the column "
                 "uncompressed (compression='none', use_dictionary=False), as Dataset.to_parquet does"
             )
-        after = at + len(needle)
-        yield start + at + 4, len(value)
+        after = at + len(value)
+        yield start + at, len(value)
+
+
+def _find(value: bytes, raw: bytes, after: int) -> int:
+    """Where a value with its length before it first stands at or after a byte, or -1."""
+    head = len(value).to_bytes(4, "little") + value[:64]
+    at = raw.find(head, after)
+    # Searching for all of it would take seconds per megabyte where it repeats itself.
+    while at >= 0 and not raw.startswith(value, at + 4):
+        at = raw.find(head, at + 1)
+    return at + 4 if at >= 0 else -1
 
 
 def _row_groups(items: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:

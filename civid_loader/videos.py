@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, BinaryIO, Final, Protocol, cast, runtime_checkable
 
 from civid_loader.archives import find_member, inflate
+from civid_loader.deadlines import Deadline
 from civid_loader.errors import UnreadableVideoError, UnsafePathError, VideoNotFoundError
 from civid_loader.remote import RemoteSource
 from civid_loader.transport import Counters, without_credentials
@@ -26,6 +27,7 @@ _ARCHIVE_MEMBER: Final = re.compile(r"(?P<archive>.+?\.(?:zip|tgz|tar(?:\.\w+)?)
 _LOCAL_READ_BYTES: Final = 64 << 10
 
 
+@runtime_checkable
 @runtime_checkable
 class ByteSource(Protocol):
     """The bytes of one video. Several threads may read at once; nothing stays open between calls."""
@@ -42,12 +44,10 @@ class ByteSource(Protocol):
     def counters(self) -> Counters:
         """What was read so far."""
 
-    def size(self) -> int:
+    def size(self, *, timeout_seconds: float | None = None) -> int:
         """Length in bytes."""
 
-    def read_ranges(
-        self, ranges: Sequence[tuple[int, int]], *, timeout_seconds: float | None = None
-    ) -> list[bytes]:
+    def read_ranges(self, ranges: Sequence[tuple[int, int]], *, timeout_seconds: float | None = None) -> list[bytes]:
         """The bytes of each (offset, length), in the order given; short or b"" where it reaches past the end."""
 
 
@@ -97,9 +97,15 @@ def file_source(file: BinaryIO) -> ByteSource:
     return _FileSource(file)
 
 
-def as_file(source: ByteSource) -> BinaryIO:
-    """A source as a file for random reading; use it in a `with` statement. A remote one is read ahead in blocks."""
-    return cast(BinaryIO, io.BufferedReader(_SourceFile(source), buffer_size=_LOCAL_READ_BYTES))
+def as_file(source: ByteSource, *, timeout_seconds: float | None = None) -> BinaryIO:
+    """A source as a file for random reading; use it in a `with` statement. A remote one is read ahead in blocks.
+
+    Args:
+        source: where the bytes are.
+        timeout_seconds: from now on; a read that has to wait longer raises VideoTimeoutError.
+    """
+    file = _SourceFile(source, deadline=Deadline(timeout_seconds))
+    return cast(BinaryIO, io.BufferedReader(file, buffer_size=_LOCAL_READ_BYTES))
 
 
 class LocalSource:
@@ -107,20 +113,16 @@ class LocalSource:
 
     is_remote: Final = False
 
-    def __init__(
-        self, path: str, *, offset: int = 0, num_bytes: int | None = None, name: str | None = None
-    ) -> None:
+    def __init__(self, path: str, *, offset: int = 0, num_bytes: int | None = None, name: str | None = None) -> None:
         self.name = name or path
         self.counters = Counters()
         self._path, self._offset, self._num_bytes = path, offset, num_bytes
 
-    def size(self) -> int:
+    def size(self, *, timeout_seconds: float | None = None) -> int:
         """Length in bytes."""
         return max(0, os.path.getsize(self._path) - self._offset) if self._num_bytes is None else self._num_bytes
 
-    def read_ranges(
-        self, ranges: Sequence[tuple[int, int]], *, timeout_seconds: float | None = None
-    ) -> list[bytes]:
+    def read_ranges(self, ranges: Sequence[tuple[int, int]], *, timeout_seconds: float | None = None) -> list[bytes]:
         """See `ByteSource`; the time limit is for sources that may stall."""
         wanted = [_clipped(self.name, offset, length, last=self._num_bytes) for offset, length in ranges]
         try:
@@ -143,12 +145,10 @@ class _BytesSource:
         self.counters = Counters()
         self._data = data
 
-    def size(self) -> int:
+    def size(self, *, timeout_seconds: float | None = None) -> int:
         return len(self._data)
 
-    def read_ranges(
-        self, ranges: Sequence[tuple[int, int]], *, timeout_seconds: float | None = None
-    ) -> list[bytes]:
+    def read_ranges(self, ranges: Sequence[tuple[int, int]], *, timeout_seconds: float | None = None) -> list[bytes]:
         wanted = [_clipped(self.name, offset, length, last=len(self._data)) for offset, length in ranges]
         found = [self._data[offset : offset + length] for offset, length in wanted]
         self.counters.add(num_requests=len(found), num_bytes=sum(map(len, found)))
@@ -164,13 +164,11 @@ class _FileSource:
         self._file = file
         self._lock = threading.Lock()
 
-    def size(self) -> int:
+    def size(self, *, timeout_seconds: float | None = None) -> int:
         with self._lock:
             return self._file.seek(0, io.SEEK_END)
 
-    def read_ranges(
-        self, ranges: Sequence[tuple[int, int]], *, timeout_seconds: float | None = None
-    ) -> list[bytes]:
+    def read_ranges(self, ranges: Sequence[tuple[int, int]], *, timeout_seconds: float | None = None) -> list[bytes]:
         wanted = [_clipped(self.name, offset, length, last=None) for offset, length in ranges]
         with self._lock:
             found = [self._read(offset, length) for offset, length in wanted]
@@ -263,8 +261,8 @@ def _refuse_empty(path: str) -> None:
 class _SourceFile(io.RawIOBase):
     """A source as an unbuffered file."""
 
-    def __init__(self, source: ByteSource) -> None:
-        self._source, self._position = source, 0
+    def __init__(self, source: ByteSource, *, deadline: Deadline) -> None:
+        self._source, self._deadline, self._position = source, deadline, 0
 
     def readable(self) -> bool:
         return True
@@ -273,19 +271,22 @@ class _SourceFile(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        start = (0, self._position)[whence] if whence != io.SEEK_END else self._source.size()
-        self._position = max(0, start + offset)
+        starts = {io.SEEK_SET: lambda: 0, io.SEEK_CUR: lambda: self._position, io.SEEK_END: self._size}
+        self._position = max(0, starts[whence]() + offset)
         return self._position
 
+    def _size(self) -> int:
+        return self._source.size(timeout_seconds=self._deadline.left_seconds)
+
     def readinto(self, buffer: Any, /) -> int:
-        length = len(buffer)
+        length, left = len(buffer), self._deadline.left_seconds
         if not self._source.is_remote:
-            data = self._source.read_ranges([(self._position, length)])[0]
+            data = self._source.read_ranges([(self._position, length)], timeout_seconds=left)[0]
         else:
             # Whole blocks, which the source remembers: the next bytes and those just behind cost nothing.
             start = self._position // READ_AHEAD_BYTES * READ_AHEAD_BYTES
             stop = -(-(self._position + length) // READ_AHEAD_BYTES) * READ_AHEAD_BYTES
-            block = self._source.read_ranges([(start, stop - start)])[0]
+            block = self._source.read_ranges([(start, stop - start)], timeout_seconds=left)[0]
             data = block[self._position - start :][:length]
         buffer[: len(data)] = data
         self._position += len(data)

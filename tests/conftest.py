@@ -9,6 +9,7 @@ import pytest
 # Before anything imports huggingface_hub: tests touch no hub and no user's cache.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["SVT_LOG"] = "1"  # the encoder reads it once, at its first video
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from civid_loader.collation import Batch, collate
+from civid_loader.contact_sheets import SheetRow, contact_sheet
 from civid_loader.demo.release import Release, make_release
-from civid_loader.demo.sheet import SheetRow, contact_sheet
 from civid_loader.errors import OutputError
 from civid_loader.materialize import BuildReport, build
 from civid_loader.sampling import Uniform

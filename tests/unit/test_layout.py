@@ -17,7 +17,7 @@ ROOMS = ("builders", "hub", "processing", "transforms")
 # Left to right. Names in one group do not import each other.
 ORDER = (
     ("errors", "schema", "progress", "tar_stream"),
-    ("storage", "pool", "transport"),
+    ("storage", "pool", "transport", "deadlines"),
     ("archives", "remote", "video_shards", "member_files"),
     ("videos",),
     ("packets", "sampling"),

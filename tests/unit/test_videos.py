@@ -1,20 +1,23 @@
 import io
+import multiprocessing
 import os
-import tarfile
-import zipfile
+import pickle
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import pytest
 
-from civid_loader import videos
 from civid_loader.errors import (
     MissingDependencyError,
-    UnreadableVideoError,
     UnsafePathError,
     VideoError,
     VideoNotFoundError,
+    VideoTimeoutError,
 )
-from civid_loader.videos import open_video
+from civid_loader.videos import ByteSource, LocalSource, as_file, bytes_source, file_source, open_range, open_video
+from support.servers import serve
 
 CONTENT = bytes(range(256)) * 20
 
@@ -28,24 +31,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def read(pointer: str, root: Path | None) -> bytes:
-    with open_video(pointer, root=None if root is None else str(root)) as file:
+    with as_file(open_video(pointer, root=None if root is None else str(root))) as file:
         return file.read()
-
-
-def write_tar(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
-    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return path
-
-
-def write_zip(path: Path, members: dict[str, bytes], compression: int) -> Path:
-    with zipfile.ZipFile(path, "w", compression) as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-    return path
 
 
 def test_paths_relative_and_absolute_and_urls(root: Path) -> None:
@@ -87,8 +74,6 @@ def test_what_is_not_there_says_what_to_do(root: Path) -> None:
     (root / "empty.mp4").touch()
     with pytest.raises(VideoNotFoundError, match=r"empty\.mp4: the file is empty, as failed downloads are"):
         open_video("empty.mp4", root=str(root))
-    with pytest.raises(VideoNotFoundError, match="ships no `videos` config"):
-        open_video("videos:clip-1", root=str(root))
 
 
 def test_a_wrong_root_is_the_users_mistake_not_a_missing_video(root: Path) -> None:
@@ -99,121 +84,116 @@ def test_a_wrong_root_is_the_users_mistake_not_a_missing_video(root: Path) -> No
         assert not isinstance(caught.value, VideoError)
 
 
-def test_a_url_whose_package_is_absent_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    import fsspec
-
-    def absent(*_: object, **__: object) -> None:
-        raise ImportError("Install s3fs to access S3")
-
-    monkeypatch.setattr(fsspec, "open", absent)
-    with pytest.raises(MissingDependencyError, match=r"s3://bucket/x\.mp4: Install s3fs"):
-        open_video("s3://bucket/x.mp4", root=None)
+RANGES = [(5000, 500), (0, 10), (5, 10), (5119, 1), (5120, 1), (9999, 4), (7, 0)]
 
 
-@pytest.mark.parametrize("kind", ["tar", "stored.zip", "deflated.ZIP"])
-def test_members_of_archives(root: Path, kind: str) -> None:
-    members = {"./a/first.mp4": CONTENT, "b/second.mp4": CONTENT[7:], "empty.mp4": b""}
-    path = root / f"chunk.{kind}"
-    if kind == "tar":
-        write_tar(path, members)
-    else:
-        write_zip(path, members, zipfile.ZIP_STORED if "stored" in kind else zipfile.ZIP_DEFLATED)
-    assert read(f"{path.name}!a/first.mp4", root) == CONTENT
-    assert read(f"{path}!./b//second.mp4", None) == CONTENT[7:]
-    assert read(f"{path.name}!empty.mp4", root) == b""
-    with pytest.raises(VideoNotFoundError, match=r"none of the 3 files in the archive is 'a/third\.mp4'"):
-        open_video(f"{path.name}!a/third.mp4", root=str(root))
+@pytest.fixture(params=["local", "window", "bytes", "file", "http"])
+def source(request: pytest.FixtureRequest, root: Path) -> Iterator[ByteSource]:
+    path = root / "a" / "b!.mp4"
+    (root / "shard").write_bytes(b"before" + CONTENT + b"behind")
+    with serve({"x.mp4": CONTENT}) as server, path.open("rb", buffering=0) as file:
+        yield {
+            "local": lambda: open_video(str(path), root=None),
+            "window": lambda: open_range(str(root / "shard"), offset=6, num_bytes=len(CONTENT)),
+            "bytes": lambda: bytes_source(CONTENT),
+            "file": lambda: file_source(file),
+            "http": lambda: open_video(server.address("x.mp4"), root=None),
+        }[request.param]()
 
 
-@pytest.mark.parametrize("compression", [None, zipfile.ZIP_STORED])
-def test_a_member_is_a_file_of_its_own(root: Path, compression: int | None) -> None:
-    members = {"before": b"x" * 1000, "clip.mp4": CONTENT, "after": b"y" * 1000}
-    if compression is None:
-        pointer = f"{write_tar(root / 'c.tar', members).name}!clip.mp4"
-    else:
-        pointer = f"{write_zip(root / 'c.zip', members, compression).name}!clip.mp4"
-    with open_video(pointer, root=str(root)) as file:
+def test_every_source_reads_alike(source: ByteSource) -> None:
+    assert source.size() == len(CONTENT)
+    assert source.read_ranges(RANGES) == [CONTENT[at : at + length] for at, length in RANGES]
+    assert source.read_ranges([]) == []
+    assert isinstance(source, ByteSource)
+    for wrong in ((-1, 4), (4, -1)):
+        with pytest.raises(ValueError, match="both must be >= 0"):
+            source.read_ranges([wrong])
+    if not source.is_remote:
+        assert source.counters.num_requests == len(RANGES)
+        assert source.counters.num_bytes == 120 + 10 + 10 + 1
+    with ThreadPoolExecutor(4) as pool:
+        wanted = [(at, 100) for at in range(0, 5000, 50)]
+        assert list(pool.map(lambda one: source.read_ranges([one])[0], wanted)) == [
+            CONTENT[at : at + 100] for at, _ in wanted
+        ]
+
+
+def test_every_source_is_a_file_too(source: ByteSource) -> None:
+    with as_file(source) as file:
         assert file.seekable()
+        assert file.readable()
+        assert file.read(10) == CONTENT[:10]
         assert file.seek(0, io.SEEK_END) == len(CONTENT)
         assert file.read() == b""
         assert file.seek(-10, io.SEEK_END) == len(CONTENT) - 10
-        assert file.read(100) == CONTENT[-10:], "nothing of the next member"
+        assert file.read(100) == CONTENT[-10:]
         assert file.seek(5) == file.tell() == 5
         file.seek(3, io.SEEK_CUR)
         assert file.read(4) == CONTENT[8:12]
+        file.seek(0)
+        assert file.read() == CONTENT
+        assert file.seek(10_000) == 10_000
+        assert file.read() == b""
 
 
-def test_an_archive_is_listed_once_until_it_is_replaced(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_tar(root / "c.tar", {"x.mp4": b"old"})
-    assert read("c.tar!x.mp4", root) == b"old"
-    with monkeypatch.context() as patch:
-        patch.setattr(tarfile, "open", None)
-        assert read("c.tar!x.mp4", root) == b"old"
-    write_tar(path, {"y.mp4": b"y", "x.mp4": b"new"})
-    os.utime(path, ns=(1, 1))
-    assert read("c.tar!x.mp4", root) == b"new"
+def test_a_remote_file_is_read_ahead_in_blocks() -> None:
+    data = os.urandom(5 << 20)
+    with serve({"x.mp4": data}) as server, as_file(open_video(server.address("x.mp4"), root=None)) as file:
+        assert b"".join(iter(lambda: file.read(10_000), b"")) == data
+        assert len(server.requests) == 5
+        file.seek(-5, io.SEEK_END)
+        assert file.read() == data[-5:]
+        assert len(server.requests) == 5
+        server.behaviour.latency_seconds = 60.0
+        with (
+            as_file(open_video(server.address("x.mp4"), root=None), timeout_seconds=0.2) as slow,
+            pytest.raises(VideoTimeoutError),
+        ):
+            slow.seek(0, io.SEEK_END)
 
 
-def test_archives_that_cannot_be_read_at_random(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_tar(root / "c.tar.gz", {"x.mp4": CONTENT}, "w:gz")
-    write_zip(root / "lzma.zip", {"x.mp4": CONTENT}, zipfile.ZIP_LZMA)
-    write_zip(root / "large.zip", {"x.mp4": CONTENT}, zipfile.ZIP_DEFLATED)
-    monkeypatch.setattr(videos, "MAX_INFLATED_BYTES", len(CONTENT) - 1)
-    for pointer, message in {
-        "c.tar.gz!x.mp4": "compressed tar cannot be read at random; unpack it",
-        "lzma.zip!x.mp4": "neither stored nor deflated; unpack",
-        "large.zip!x.mp4": "5120 bytes of memory, the limit is 5119",
-        "s3://bucket/c.tar!x.mp4": "local disk only; download s3://bucket/c.tar",
-    }.items():
-        with pytest.raises(UnreadableVideoError, match=message):
-            open_video(pointer, root=str(root))
+def test_urls_are_checked_when_they_are_opened(root: Path) -> None:
+    with pytest.raises(MissingDependencyError, match=r"s3://bucket/x\.mp4: Install s3fs"):
+        open_video("s3://bucket/x.mp4?secret=1", root=None)
+    with serve({}) as server:
+        source = open_video(server.address("no.mp4"), root=str(root))
+        with pytest.raises(VideoNotFoundError, match=r"no file at http://.*/no\.mp4"):
+            source.size()
 
 
-@pytest.mark.parametrize("kind", ["tar", "zip"])
-def test_damaged_archives(root: Path, kind: str) -> None:
-    whole = write_tar(root / "w", {"x.mp4": CONTENT}) if kind == "tar" else write_zip(root / "w", {"x.mp4": CONTENT}, 8)
-    (root / f"noise.{kind}").write_bytes(CONTENT)
-    (root / f"empty.{kind}").write_bytes(b"")
-    data = whole.read_bytes()
-    (root / f"half.{kind}").write_bytes(data[: len(data) // 3])
-    (root / f"inside.{kind}").write_bytes(data if kind == "tar" else data[:40] + b"\xff" * 8 + data[48:])
-    for name in ("noise", "empty", "half", *(["inside"] if kind == "zip" else [])):
-        with pytest.raises(UnreadableVideoError, match=r"archive cannot be read .*download it again"):
-            open_video(f"{name}.{kind}!x.mp4", root=str(root))
+def test_a_file_that_goes_away(root: Path) -> None:
+    source = open_video("a/b!.mp4", root=str(root))
+    (root / "a" / "b!.mp4").unlink()
+    with pytest.raises(VideoNotFoundError, match=r"b!\.mp4: the file is gone"):
+        source.read_ranges([(0, 1)])
 
 
-def test_a_tar_whose_sizes_lie(root: Path) -> None:
-    """A size below 0 leads Python's tarfile back to the same header, for ever; one beyond the end, out of the file."""
-    data = write_tar(root / "whole.tar", {"x.mp4": CONTENT}).read_bytes()
-    for size in (b"\xff" * 10 + b"\xfe\x00", b"77777777777\0"):
-        header = data[:124] + size + data[136:148] + b" " * 8 + data[156:512]
-        header = header[:148] + b"%06o\0 " % sum(header) + header[156:]
-        (root / "lying.tar").write_bytes(header + data[512:])
-        os.utime(root / "lying.tar", ns=(size[0], size[0]))
-        with pytest.raises(UnreadableVideoError, match="archive cannot be read"):
-            open_video("lying.tar!x.mp4", root=str(root))
+def test_nothing_stays_open(root: Path) -> None:
+    sources = [open_video("a/b!.mp4", root=str(root)) for _ in range(50)]
+    before = len(os.listdir("/proc/self/fd"))
+    assert all(source.read_ranges([(0, 3)]) == [CONTENT[:3]] for source in sources)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_zip_whose_directory_lies(root: Path) -> None:
-    """Fields of an entry, by offset: 6 version needed, 20 compressed and 24 inflated length."""
-    data = write_zip(root / "whole.zip", {"x.mp4": CONTENT}, zipfile.ZIP_DEFLATED).read_bytes()
-    entry = data.index(b"PK\1\2")
-    for field, value, message in (
-        (6, 255, "zip file version"),
-        (20, len(data) + 1, "lies outside the archive"),
-        (24, len(CONTENT) + 1, "5120 bytes of 5121 could be inflated"),
-    ):
-        width = 2 if field == 6 else 4
-        lie = value.to_bytes(width, "little")
-        (root / f"lying{field}.zip").write_bytes(data[: entry + field] + lie + data[entry + field + width :])
-        with pytest.raises(UnreadableVideoError, match=message):
-            open_video(f"lying{field}.zip!x.mp4", root=str(root))
+def _read_in_child(source: ByteSource, answers: "SimpleQueue[list[bytes]]") -> None:
+    answers.put(source.read_ranges([(100, 1000)]))
 
 
-def test_links_in_an_archive_are_not_followed(root: Path) -> None:
-    with tarfile.open(root / "c.tar", "w") as archive:
-        link = tarfile.TarInfo("x.mp4")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        archive.addfile(link)
-    with pytest.raises(VideoNotFoundError, match="none of the 0 files"):
-        open_video("c.tar!x.mp4", root=str(root))
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_sources_cross_processes(root: Path) -> None:
+    source = open_video("a/b!.mp4", root=str(root))
+    source.read_ranges([(0, 10)])
+    copies = [pickle.loads(pickle.dumps(one)) for one in (source, bytes_source(CONTENT))]  # noqa: S301
+    assert all(copy.read_ranges(RANGES) == source.read_ranges(RANGES) for copy in copies)
+    assert isinstance(copies[0], LocalSource)
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+    children = [context.Process(target=_read_in_child, args=(source, answers)) for _ in range(4)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(30)
+        assert child.exitcode == 0
+    assert [answers.get() for _ in children] == [[CONTENT[100:1100]]] * 4
+    answers.close()

@@ -1,4 +1,4 @@
-"""The contact sheet of `civid demo`."""
+"""Contact sheets: captions beside the frames, or labels under them."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from civid_loader.demo.sheet import SheetRow, contact_sheet
+from civid_loader.contact_sheets import SheetRow, contact_sheet
 
 
 def row(sample_id: str = "civid/train/1", *, text: str = "A coral circle.", frames: object = None) -> SheetRow:
@@ -58,3 +58,26 @@ def test_any_number_and_shape_of_frames(tmp_path: Path, shape: tuple[int, ...]) 
 def test_other_frames_are_refused(tmp_path: Path, frames: object) -> None:
     with pytest.raises(ValueError, match=r"civid/train/1, clip: frames must be uint8 \(T, 3, H, W\)"):
         contact_sheet([row(frames=frames)], tmp_path / "x.png", title="x")
+
+
+def labelled(num_frames: int, *, shape: tuple[int, int] = (90, 160)) -> SheetRow:
+    frames = np.full((num_frames, 3, *shape), 200, np.uint8)
+    labels = tuple(f"{number}: {number / 2} s" for number in range(num_frames))
+    return SheetRow(sample_id="clip.mp4", title="facts", text="", frames_TCHW=frames, labels=labels)
+
+
+@pytest.mark.parametrize("shape", [(90, 160), (160, 90), (2, 900), (900, 2)])
+def test_labelled_frames_stand_in_lines(tmp_path: Path, shape: tuple[int, int]) -> None:
+    heights = {}
+    for num_frames in (1, 4, 8, 9, 16, 17, 60):
+        contact_sheet([labelled(num_frames, shape=shape)], tmp_path / "x.png", title="x")
+        width, heights[num_frames] = size(tmp_path / "x.png")
+        assert width == 1560
+    assert heights[1] <= 500
+    assert heights[16] < heights[17] < heights[60] < 3000
+
+
+def test_as_many_labels_as_frames(tmp_path: Path) -> None:
+    wrong = SheetRow(sample_id="a", title="b", text="", frames_TCHW=np.zeros((2, 3, 9, 9), np.uint8), labels=("one",))
+    with pytest.raises(ValueError, match="a, b: 1 labels for 2 frames"):
+        contact_sheet([wrong], tmp_path / "x.png", title="x")

@@ -1,4 +1,4 @@
-"""A contact sheet: one picture with the frames of each clip and the caption beside them.
+"""A contact sheet: one picture with the frames of each clip, and the caption beside them or a label under each.
 
 The font is the one that comes with Pillow: it draws ASCII and little more.
 
@@ -24,6 +24,11 @@ _GAP: Final = 9
 _PADDING: Final = 12
 _THUMB_HEIGHT: Final = 118
 _STRIP_WIDTH: Final = 858
+_WIDE_WIDTH: Final = _WIDTH - 2 * _MARGIN
+_WIDE_HEIGHT: Final = 250
+_MAX_COLUMNS: Final = 8
+_LABEL_HEIGHT: Final = 26
+_TITLE_HEIGHT: Final = 24
 _TEXT_LEFT: Final = _MARGIN + _STRIP_WIDTH + 24
 _TEXT_WIDTH: Final = _WIDTH - _MARGIN - _TEXT_LEFT
 _LINE_HEIGHT: Final = 19
@@ -47,18 +52,22 @@ class SheetRow:
     title: str
     """Small line above the caption, such as the clip id."""
     text: str
-    """The caption; wrapped, and cut with an ellipsis after 6 lines."""
+    """The caption; wrapped, and cut with an ellipsis after 6 lines. Not drawn where there are labels."""
     frames_TCHW: npt.ArrayLike | None  # noqa: N815
-    """uint8 RGB frames, tensor or array; None: the video was not found."""
+    """uint8 RGB frames, tensor or array; None: there are none."""
+    labels: tuple[str, ...] = ()
+    """T texts to stand under the frames, which then take the whole width, in as many lines as needed."""
+    placeholder: str = "not found"
+    """What stands in the place of frames where there are none."""
 
 
 def contact_sheet(rows: Sequence[SheetRow], path: Path, *, title: str) -> None:
     """Draw `rows` under `title` and save them as the PNG file `path`; its folder is made.
 
     Raises:
-        ValueError: frames are not uint8 (T, 3, H, W) with at least one frame; names the row.
+        ValueError: frames are not uint8 (T, 3, H, W) with at least one frame, or not as many as labels; names the row.
     """
-    blocks = [_Block(row=row, lines=_wrap(_plain(row.text)), thumbs=_thumbs(row)) for row in rows]
+    blocks = [_measured(row) for row in rows]
     headers = [index == 0 or row.sample_id != rows[index - 1].sample_id for index, row in enumerate(rows)]
     height = 2 * _MARGIN + 52 + sum(block.height + _GAP for block in blocks) + _HEADER_HEIGHT * sum(headers)
     sheet = Image.new("RGB", (_WIDTH, height), _PAPER)
@@ -85,49 +94,77 @@ class _Block:
     lines: list[str]
     """Its text, wrapped."""
     thumbs: list[Image.Image]
-    """Its frames, all of one size; none if the video was not found."""
+    """Its frames, all of one size."""
+
+    columns: int
+    """Frames side by side."""
 
     @property
     def height(self) -> int:
         """Height of its card in pixels."""
+        if self.row.labels:
+            num_lines = -(-len(self.thumbs) // self.columns)
+            return _TITLE_HEIGHT + num_lines * (self.thumbs[0].height + _LABEL_HEIGHT) + 2 * _PADDING - 6
         picture = self.thumbs[0].height if self.thumbs else _THUMB_HEIGHT * 2 // 3
-        return max(picture, 24 + _LINE_HEIGHT * len(self.lines)) + 2 * _PADDING
+        return max(picture, _TITLE_HEIGHT + _LINE_HEIGHT * len(self.lines)) + 2 * _PADDING
 
 
-def _draw_block(sheet: Image.Image, block: _Block, *, top: int) -> None:
-    draw = ImageDraw.Draw(sheet)
-    card = (_MARGIN - _PADDING, top, _WIDTH - _MARGIN + _PADDING, top + block.height)
-    draw.rounded_rectangle(card, radius=10, fill=_CARD, outline=_LINE)
-    for number, thumb in enumerate(block.thumbs):
-        mask = Image.new("L", thumb.size)
-        ImageDraw.Draw(mask).rounded_rectangle((0, 0, thumb.width - 1, thumb.height - 1), radius=6, fill=255)
-        sheet.paste(thumb, (_MARGIN + number * (thumb.width + _GAP), top + _PADDING), mask=mask)
-    if not block.thumbs:
-        box = (_MARGIN, top + _PADDING, _MARGIN + _STRIP_WIDTH, top + block.height - _PADDING)
-        draw.rounded_rectangle(box, radius=8, fill=_EMPTY)
-        middle = (_MARGIN + _STRIP_WIDTH / 2, top + block.height / 2)
-        draw.text(middle, "not found", font=_font(18), fill=_FAINT, anchor="mm")
-    draw.text((_TEXT_LEFT, top + _PADDING), _plain(block.row.title), font=_font(14), fill=_FAINT)
-    for number, line in enumerate(block.lines):
-        draw.text((_TEXT_LEFT, top + _PADDING + 24 + number * _LINE_HEIGHT), line, font=_font(15), fill=_INK)
+def _measured(row: SheetRow) -> _Block:
+    """Frames with a caption stand in one strip; with labels in lines of equal length, at most 8 in each. 12: 6 + 6."""
+    frames = None if row.frames_TCHW is None else _checked(row)
+    num_frames = 0 if frames is None else len(frames)
+    columns, width, height = num_frames, _STRIP_WIDTH, _THUMB_HEIGHT
+    if row.labels:
+        columns, width, height = -(-num_frames // -(-num_frames // _MAX_COLUMNS)), _WIDE_WIDTH, _WIDE_HEIGHT
+    thumbs = [] if frames is None else _thumbs(frames, width=(width + _GAP) / columns - _GAP, height=height)
+    return _Block(row=row, lines=[] if row.labels else _wrap(_plain(row.text)), thumbs=thumbs, columns=columns)
 
 
-def _thumbs(row: SheetRow) -> list[Image.Image]:
-    """The frames, scaled so that they fit side by side."""
-    if row.frames_TCHW is None:
-        return []
+def _checked(row: SheetRow) -> npt.NDArray[np.uint8]:
     frames = np.asarray(row.frames_TCHW)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1] != 3 or not frames.shape[0]:
         raise ValueError(
             f"{row.sample_id}, {row.title}: frames must be uint8 (T, 3, H, W) with T >= 1, "
             f"got {frames.dtype} {frames.shape}"
         )
-    num_frames, _, height, width = frames.shape
-    cell = (_STRIP_WIDTH - _GAP * (num_frames - 1)) / num_frames
-    scale = min(_THUMB_HEIGHT / height, cell / width)
-    size = max(1, int(width * scale)), max(1, int(height * scale))
+    if len(row.labels) not in (0, len(frames)):
+        raise ValueError(f"{row.sample_id}, {row.title}: {len(row.labels)} labels for {len(frames)} frames")
+    return frames
+
+
+def _thumbs(frames: npt.NDArray[np.uint8], *, width: float, height: int) -> list[Image.Image]:
+    """The frames, scaled to fit."""
+    scale = min(height / frames.shape[2], width / frames.shape[3])
+    size = max(1, int(frames.shape[3] * scale)), max(1, int(frames.shape[2] * scale))
     images = (Image.fromarray(np.ascontiguousarray(frame.transpose(1, 2, 0))) for frame in frames)
     return [image.resize(size, Image.Resampling.LANCZOS) for image in images]
+
+
+def _draw_block(sheet: Image.Image, block: _Block, *, top: int) -> None:
+    draw = ImageDraw.Draw(sheet)
+    card = (_MARGIN - _PADDING, top, _WIDTH - _MARGIN + _PADDING, top + block.height)
+    draw.rounded_rectangle(card, radius=10, fill=_CARD, outline=_LINE)
+    has_labels = bool(block.row.labels)
+    for number, thumb in enumerate(block.thumbs):
+        line, column = divmod(number, block.columns)
+        left = _MARGIN + column * (thumb.width + _GAP)
+        y = top + _PADDING + has_labels * (_TITLE_HEIGHT + line * (thumb.height + _LABEL_HEIGHT))
+        mask = Image.new("L", thumb.size)
+        ImageDraw.Draw(mask).rounded_rectangle((0, 0, thumb.width - 1, thumb.height - 1), radius=6, fill=255)
+        sheet.paste(thumb, (left, y), mask=mask)
+        if has_labels:
+            middle = (left + thumb.width / 2, y + thumb.height + _LABEL_HEIGHT / 2 - 1)
+            draw.text(middle, _plain(block.row.labels[number]), font=_font(14), fill=_INK, anchor="mm")
+    if not block.thumbs:
+        box = (_MARGIN, top + _PADDING, _MARGIN + _STRIP_WIDTH, top + block.height - _PADDING)
+        draw.rounded_rectangle(box, radius=8, fill=_EMPTY)
+        middle = (_MARGIN + _STRIP_WIDTH / 2, top + block.height / 2)
+        draw.text(middle, _plain(block.row.placeholder), font=_font(18), fill=_FAINT, anchor="mm")
+    text_left = _MARGIN if has_labels else _TEXT_LEFT
+    draw.text((text_left, top + _PADDING), _plain(block.row.title), font=_font(14), fill=_FAINT)
+    for number, text in enumerate(block.lines):
+        y = top + _PADDING + _TITLE_HEIGHT + number * _LINE_HEIGHT
+        draw.text((text_left, y), text, font=_font(15), fill=_INK)
 
 
 @functools.cache
