@@ -5,9 +5,7 @@ Times are seconds from the first frame of the video stream, never frame number /
 """
 # ruff: noqa: N806, N815 - tensors carry their shape.
 
-import multiprocessing
 import os
-import sys
 from dataclasses import dataclass, replace
 from typing import BinaryIO, Final, Literal, TypeAlias, get_args
 
@@ -16,6 +14,7 @@ import numpy as np
 import torch
 
 from civid_loader.deadlines import Deadline
+from civid_loader.decode_threads import default_threads
 from civid_loader.errors import CorruptVideoError, TruncatedVideoError, UnreadableVideoError, VideoError
 from civid_loader.frame_groups import decode_packets
 from civid_loader.packet_readers import InsufficientIndexError, StaleIndexError, open_packets
@@ -155,15 +154,8 @@ class _Request:
             size=size,
             backend=backend,
             device=device,
-            threads=_default_threads() if threads is None else threads,
+            threads=default_threads() if threads is None else threads,
         )
-
-
-def _default_threads() -> int:
-    """One in a worker process, where every core has a worker already."""
-    families = (multiprocessing, sys.modules.get("multiprocess"))  # the second is what `datasets` starts workers with
-    is_worker = any(family is not None and family.parent_process() is not None for family in families)
-    return 1 if is_worker else len(os.sched_getaffinity(0))
 
 
 def _source(video: Video) -> ByteSource:

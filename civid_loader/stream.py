@@ -259,7 +259,8 @@ def _place(packet: VideoPacket, file: BinaryIO) -> int:
 
     A container may put a header of its own before them, or, as MPEG-TS does, cut them into pieces.
     """
-    if packet.pos is None or packet.pos < 0:
+    # Parameter sets that come beside a packet are lost when only its bytes are read.
+    if packet.pos is None or packet.pos < 0 or packet.has_sidedata("new_extradata"):
         return -1
     at = file.tell()
     file.seek(packet.pos)
