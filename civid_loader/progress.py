@@ -52,7 +52,9 @@ def track_bytes(*, label: str, total_bytes: int, quiet: bool = False) -> Iterato
 
 
 @contextmanager
-def track_units(*, label: str, unit: str, total: int, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+def track_units(
+    *, label: str, unit: str, total: int, num_done: int = 0, quiet: bool = False
+) -> Iterator[Callable[[int], None]]:
     """A bar of things and how many of them pass per second; what it gives is called with how many more are done."""
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
@@ -63,7 +65,7 @@ def track_units(*, label: str, unit: str, total: int, quiet: bool = False) -> It
         TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task(label, total=total)
+        task = progress.add_task(label, total=total, completed=num_done)
         yield lambda num_more: progress.advance(task, num_more)
 
 
