@@ -120,7 +120,7 @@ def _facts(stream: Stream, index: PacketIndex, *, num_bytes: int, fingerprint: s
         is_vfr=_is_vfr(index),
         num_frames=int(index.is_shown.sum()),
         num_keyframes=int((index.is_key & index.is_shown).sum()),
-        start_seconds=0.0 if start is None else float(start * stream.tick_seconds),
+        start_seconds=float((index.first_pts if start is None else start) * stream.tick_seconds),
         duration_seconds=index.end_seconds,
         is_truncated=index.is_truncated,
         has_audio=audio is not None,

@@ -70,7 +70,10 @@ def open_packets(
     elif not by_demuxer and (found := read_mp4_index(source, deadline)) is not None:
         yield RangeReader(source, found, deadline, is_stored=False)
     else:
-        with as_file(source, timeout_seconds=deadline.left_seconds) as file, open_stream(file, deadline) as stream:
+        with (
+            as_file(source, timeout_seconds=deadline.left_seconds) as file,
+            open_stream(file, deadline, is_thorough=by_demuxer) as stream,
+        ):
             yield StreamReader(stream, stream.index(start_seconds=span[0], end_seconds=span[1]))
 
 
@@ -137,6 +140,8 @@ class StreamReader:
 
     def decode_all(self, wanted: set[int], take: Callable[[int, VideoFrame], None]) -> None:
         """See `PacketReader`."""
+        if not self.stream.is_thorough:
+            raise InsufficientIndexError
         packets = {int(self.index.pts[packet]): packet for packet in wanted}
         for frame in self.stream.decode_all():
             if frame.pts in packets:

@@ -29,6 +29,7 @@ KEPT_BYTES: Final = 32 << 20
 # Only containers that hold their own data. FFmpeg also plays text that names other files (concat, HLS, DASH): a "video"
 # of 30 bytes would then read any file of this machine.
 _OPEN_OPTIONS: Final = {"format_whitelist": "mov,matroska,avi,mpegts,mpeg,asf,ogg,ivf,mp3,wav,flac,aac"}
+_MAX_STREAMS: Final = 64
 _MAX_REORDERED: Final = 32
 _MAX_BLOCK_HEADER_BYTES: Final = 32
 """Of a Matroska block or an AVI chunk, before the packet itself."""
@@ -41,8 +42,11 @@ class _NothingError(UnreadableVideoError):
 
 
 @contextmanager
-def open_stream(file: BinaryIO, deadline: Deadline) -> Iterator["Stream"]:
+def open_stream(file: BinaryIO, deadline: Deadline, *, is_thorough: bool = False) -> Iterator["Stream"]:
     """The best video stream of a file, while the `with` statement lasts.
+
+    FFmpeg decodes some frames when it opens a file, which takes longer than all else; only if `is_thorough` may it. It
+    learns from them how H.264 that does not say so puts its frames in order.
 
     Raises:
         NoVideoStreamError: sound only.
@@ -50,7 +54,10 @@ def open_stream(file: BinaryIO, deadline: Deadline) -> Iterator["Stream"]:
         av.error.FFmpegError: not a video.
     """
     guarded = _GuardedFile(file, deadline)
-    with av.open(guarded, mode="r", options=_OPEN_OPTIONS, metadata_errors="replace") as container:
+    of_streams = [] if is_thorough else [{"skip_frame": "all"}] * _MAX_STREAMS
+    with av.open(
+        guarded, mode="r", options=_OPEN_OPTIONS, stream_options=of_streams, metadata_errors="replace"
+    ) as container:
         stream = container.streams.best("video")
         if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
             raise NoVideoStreamError("it has no video stream, only sound, a cover picture or data")
@@ -58,14 +65,16 @@ def open_stream(file: BinaryIO, deadline: Deadline) -> Iterator["Stream"]:
             raise UnreadableVideoError("its codec is unknown to this FFmpeg")
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
-        yield Stream(container, stream, deadline)
+        yield Stream(container, stream, deadline, is_thorough=is_thorough)
 
 
 class Stream:
     """The video stream of an open container. Used by one thread at a time."""
 
-    def __init__(self, container: InputContainer, stream: VideoStream, deadline: Deadline) -> None:
-        self.container, self.stream = container, stream
+    def __init__(
+        self, container: InputContainer, stream: VideoStream, deadline: Deadline, *, is_thorough: bool
+    ) -> None:
+        self.container, self.stream, self.is_thorough = container, stream, is_thorough
         self._deadline = deadline
         assert stream.time_base is not None
         self.tick_seconds: Fraction = stream.time_base
