@@ -85,7 +85,9 @@ def probe(source: ByteSource, *, with_sha256: bool = False, timeout_seconds: flo
     try:
         with as_file(source, timeout_seconds=deadline.left_seconds) as file, open_stream(file, deadline) as stream:
             index = read_mp4_index(source, deadline) or stream.index(locate_in=file)
-            index = replace(index, num_file_bytes=num_bytes, edges_hash=hashed)
+            # The rotation is that of a decoded frame: one at least there must be.
+            turned = stream.rotation_degrees
+            index = replace(index, num_file_bytes=num_bytes, edges_hash=hashed, rotation_degrees=turned)
             sha256 = _sha256(source, deadline) if with_sha256 else None
             return _facts(stream, index, num_bytes=num_bytes, fingerprint=text, sha256=sha256)
     except VideoError as error:
@@ -98,7 +100,6 @@ def _facts(stream: Stream, index: PacketIndex, *, num_bytes: int, fingerprint: s
     context, container = stream.stream.codec_context, stream.container
     if not context.width or not context.height:
         raise NoVideoStreamError("its video stream has no size")
-    stream.check_first_frame()
     turned = index.rotation_degrees % 180 != 0
     audio = next((one for one in container.streams if isinstance(one, AudioStream)), None)
     sound = None if audio is None else audio.codec_context

@@ -4,6 +4,7 @@ Legend: C = 3 channels (RGB), H height, W width; images are uint8.
 """
 # ruff: noqa: N803, N806 - tensors carry their shape.
 
+import os
 from collections.abc import Mapping, Sequence
 from threading import Lock, local
 from typing import Any, Final
@@ -19,6 +20,9 @@ from civid_loader.errors import UnreadableVideoError
 
 # From PyAV 17 on the conversion starts threads of its own unless told not to; before, it knows no such argument.
 _ONE_THREAD: Final[dict[str, Any]] = {"threads": 1} if int(av.__version__.partition(".")[0]) >= 17 else {}
+
+# The threads of OpenMP do not survive a fork, and torch would wait for them for ever; loader workers do the same.
+os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 class ImageWriter:

@@ -1,7 +1,5 @@
 """A video opened by FFmpeg: for containers without a header to read, and streams that only FFmpeg understands."""
 
-import errno
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,8 +7,6 @@ from fractions import Fraction
 from itertools import chain
 from typing import BinaryIO, Final, TypeAlias
 
-import av
-import av.error
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
@@ -18,6 +14,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from civid_loader.containers import may_have_projection, open_container, place_of
 from civid_loader.deadlines import Deadline
 from civid_loader.errors import CorruptVideoError, NoVideoStreamError, UnreadableVideoError
 from civid_loader.packets import PacketIndex, has_repeats
@@ -26,13 +23,7 @@ VideoPacket: TypeAlias = "Packet[VideoStream]"
 FAR_SECONDS: Final = 1e9
 KEPT_BYTES: Final = 32 << 20
 """Packets seen in the scan are kept up to this much, and need not be looked for again."""
-# Only containers that hold their own data. FFmpeg also plays text that names other files (concat, HLS, DASH): a "video"
-# of 30 bytes would then read any file of this machine.
-_OPEN_OPTIONS: Final = {"format_whitelist": "mov,matroska,avi,mpegts,mpeg,asf,ogg,ivf,mp3,wav,flac,aac"}
-_MAX_STREAMS: Final = 64
 _MAX_REORDERED: Final = 32
-_MAX_BLOCK_HEADER_BYTES: Final = 32
-"""Of a Matroska block or an AVI chunk, before the packet itself."""
 # How much earlier to start where a seek did not lead to the packet wanted: some containers seek by decoding time.
 _STEPS_BACK_SECONDS: Final = (0.0, 2.0, 20.0, FAR_SECONDS)
 
@@ -43,21 +34,14 @@ class _NothingError(UnreadableVideoError):
 
 @contextmanager
 def open_stream(file: BinaryIO, deadline: Deadline, *, is_thorough: bool = False) -> Iterator["Stream"]:
-    """The best video stream of a file, while the `with` statement lasts.
-
-    FFmpeg decodes some frames when it opens a file, which takes longer than all else; only if `is_thorough` may it. It
-    learns from them how H.264 that does not say so puts its frames in order.
+    """The best video stream of a file, while the `with` statement lasts; for `is_thorough` see `open_container`.
 
     Raises:
         NoVideoStreamError: sound only.
         UnreadableVideoError: a codec unknown to this FFmpeg.
         av.error.FFmpegError: not a video.
     """
-    guarded = _GuardedFile(file, deadline)
-    of_streams = [] if is_thorough else [{"skip_frame": "all"}] * _MAX_STREAMS
-    with av.open(
-        guarded, mode="r", options=_OPEN_OPTIONS, stream_options=of_streams, metadata_errors="replace"
-    ) as container:
+    with open_container(file, deadline, is_thorough=is_thorough) as container:
         stream = container.streams.best("video")
         if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
             raise NoVideoStreamError("it has no video stream, only sound, a cover picture or data")
@@ -65,19 +49,27 @@ def open_stream(file: BinaryIO, deadline: Deadline, *, is_thorough: bool = False
             raise UnreadableVideoError("its codec is unknown to this FFmpeg")
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
-        yield Stream(container, stream, deadline, is_thorough=is_thorough)
+        yield Stream(container, stream, deadline, file=file, is_thorough=is_thorough)
 
 
 class Stream:
     """The video stream of an open container. Used by one thread at a time."""
 
     def __init__(
-        self, container: InputContainer, stream: VideoStream, deadline: Deadline, *, is_thorough: bool
+        self,
+        container: InputContainer,
+        stream: VideoStream,
+        deadline: Deadline,
+        *,
+        file: BinaryIO,
+        is_thorough: bool,
     ) -> None:
         self.container, self.stream, self.is_thorough = container, stream, is_thorough
         self._deadline = deadline
         assert stream.time_base is not None
         self.tick_seconds: Fraction = stream.time_base
+        self._file = file
+        self._rotation_degrees: int | None = None
         self._kept: list[VideoPacket] | None = None
         self._start_ticks: int | None = None
 
@@ -129,12 +121,24 @@ class Stream:
         for packet in chain(self._demux(None), [None]):
             yield from context.decode(packet)
 
-    def check_first_frame(self) -> None:
-        """Raise UnreadableVideoError unless a frame can be decoded."""
-        frame = next(self.decode_all(), None)
-        self.stream.codec_context.flush_buffers()
-        if frame is None:
-            raise UnreadableVideoError("not one frame can be decoded; download it again")
+    @property
+    def rotation_degrees(self) -> int:
+        """By how much frames are to be turned counter-clockwise. Only a decoded frame tells: the first one.
+
+        Raises:
+            UnreadableVideoError: not one can be decoded.
+        """
+        if self._rotation_degrees is None:
+            context = self.stream.codec_context
+            context.flush_buffers()
+            packet = next(self._demux(None), None)
+            frames = [] if packet is None else [*context.decode(packet), *context.decode(None)]
+            frame = frames[0] if frames else next(self.decode_all(), None)
+            context.flush_buffers()
+            if frame is None:
+                raise UnreadableVideoError("not one frame can be decoded; download it again")
+            self._rotation_degrees = frame.rotation
+        return self._rotation_degrees
 
     def _scan(
         self,
@@ -151,7 +155,7 @@ class Stream:
         for packet in self._demux(start_ticks):
             moment = _pts(packet)
             shown = not packet.is_discard and not self._is_invisible(packet)
-            place = -1 if locate_in is None else _place(packet, locate_in)
+            place = -1 if locate_in is None else place_of(packet, locate_in)
             rows.append((moment, packet.size, packet.duration or usual, place, packet.is_keyframe, shown))
             is_corrupt = packet.is_corrupt
             num_kept_bytes += packet.size
@@ -160,8 +164,8 @@ class Stream:
                 is_kept, kept = False, []
             if end_ticks is not None and moment >= end_ticks and shown:  # hidden ones do not say when the video ends
                 num_late += 1
-                # A packet is not shown before it is decoded: nothing that is needed comes later.
-                if num_late > _MAX_REORDERED or (packet.dts is not None and packet.dts >= end_ticks):
+                # Not by the time of decoding: Matroska states none, and FFmpeg guesses it wrong for B-frame pyramids.
+                if num_late > _MAX_REORDERED:
                     break
         self._kept = kept if is_kept else None
         rows = rows[:-1] if is_corrupt else rows  # the last packet only: the file is cut off in it
@@ -180,7 +184,7 @@ class Stream:
         return PacketIndex(
             codec=context.codec.canonical_name,
             extradata=context.extradata or b"",
-            rotation_degrees=self._rotation(),
+            rotation_degrees=self.rotation_degrees if self._may_be_turned() else 0,
             color_space=int(context.colorspace),
             color_range=int(context.color_range),
             tick_seconds=self.tick_seconds,
@@ -202,7 +206,7 @@ class Stream:
             key_pts = _pts(packet) if key_pts is None else key_pts
             if first is not None:
                 num_later += 1
-                if num_later > _MAX_REORDERED or (packet.dts is not None and packet.dts >= first):
+                if num_later > _MAX_REORDERED:
                     break
             if not packet.is_discard and _pts(packet) >= key_pts:
                 first = min(_pts(packet), _pts(packet) if first is None else first)
@@ -230,52 +234,10 @@ class Stream:
         """VP8 keeps pictures that are only referred to in packets of their own (RFC 6386, section 9.1)."""
         return self.stream.codec_context.codec.canonical_name == "vp8" and not bytes(packet)[0] >> 4 & 1
 
-    def _rotation(self) -> int:
-        """As a decoded frame states it: only containers of this kind can."""
-        if not {"mov", "matroska"} & set(self.container.format.name.split(",")):
-            return 0
-        frame = next(self.decode_all(), None)
-        self.stream.codec_context.flush_buffers()
-        return 0 if frame is None else frame.rotation
-
-
-class _GuardedFile:
-    """A file as FFmpeg expects it: a place before the first byte is refused by a number, not by an exception.
-
-    Empty files and damaged headers lead to such places. A place past the end is fine, there is nothing to read there.
-    """
-
-    def __init__(self, file: BinaryIO, deadline: Deadline) -> None:
-        self._file, self._seek, self.tell = file, file.seek, file.tell
-        self._deadline = deadline
-        self._num_bytes = file.seek(0, os.SEEK_END)
-        file.seek(0)
-
-    def read(self, num_bytes: int) -> bytes:
-        self._deadline.check()
-        return self._file.read(num_bytes)
-
-    def seek(self, offset: int, whence: int) -> int:
-        position = offset + (0, self.tell(), self._num_bytes)[whence]
-        if position < 0:
-            return -errno.EINVAL
-        self._seek(min(position, self._num_bytes))
-        return position
-
-
-def _place(packet: VideoPacket, file: BinaryIO) -> int:
-    """Where the packet's bytes stand in the file in one piece; -1 if they do not.
-
-    A container may put a header of its own before them, or, as MPEG-TS does, cut them into pieces.
-    """
-    # Parameter sets that come beside a packet are lost when only its bytes are read.
-    if packet.pos is None or packet.pos < 0 or packet.has_sidedata("new_extradata"):
-        return -1
-    at = file.tell()
-    file.seek(packet.pos)
-    found = file.read(packet.size + _MAX_BLOCK_HEADER_BYTES).find(bytes(packet))
-    file.seek(at)
-    return -1 if found < 0 else packet.pos + found
+    def _may_be_turned(self) -> bool:
+        """Whether the container can say that frames are to be turned; to decode one only to know takes long."""
+        kinds = set(self.container.format.name.split(","))
+        return "mov" in kinds or ("matroska" in kinds and may_have_projection(self._file))
 
 
 def _pts(packet: VideoPacket) -> int:

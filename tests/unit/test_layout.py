@@ -21,7 +21,7 @@ ORDER = (
     ("archives", "remote", "video_shards", "member_files"),
     ("videos",),
     ("packets", "sampling"),
-    ("mp4",),
+    ("mp4", "containers"),
     ("stream",),
     ("media", "packet_readers", "pixels", "decode_threads"),
     ("frame_groups", "backends"),
