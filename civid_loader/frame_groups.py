@@ -135,7 +135,7 @@ def decode_packets(
     for place, packet in enumerate(packets):
         places.setdefault(packet, []).append(place)
     writer = ImageWriter(places, num_images=len(packets), rotation_degrees=index.rotation_degrees, size=size)
-    is_corrupt, lost_reason = torch.zeros(len(packets), dtype=torch.bool), None
+    is_corrupt, lost, lost_reason = torch.zeros(len(packets), dtype=torch.bool), list[int](), None
     groups = [Group(first=max(0, first), targets=targets) for first, targets in index.groups(list(places))]
     for batch in _batches(index, groups):
         jobs = list(zip(batch, reader.read([(group.first, group.last) for group in batch]), strict=True))
@@ -146,11 +146,14 @@ def decode_packets(
                 reader.decode_all(outcome.missing, writer.put)
             elif outcome.missing:
                 lost_reason = outcome.reason
+                lost += [place for packet in outcome.missing for place in places[packet]]
             if outcome.damaged_from is not None:
                 suspect = [packet for packet in group.targets if packet >= outcome.damaged_from]
                 is_corrupt[[place for packet in (*suspect, *outcome.missing) for place in places[packet]]] = True
     if writer.images_TCHW is None:
         raise CorruptVideoError(f"none of the frames wanted can be decoded: {lost_reason}; download it again")
+    if lost:
+        writer.images_TCHW[lost] = 0
     return writer.images_TCHW, is_corrupt, lost_reason
 
 
@@ -158,15 +161,15 @@ def _from_earlier(reader: PacketReader, group: Group, outcome: Outcome, take: Ta
     """Decode again from one, two, four ... keyframes earlier what did not come out, at last from the first.
 
     Keyframes of an intra refresh, or of a file that marks others than it has, do not always lead to what follows them.
-    Damage is found again from wherever one starts: one try is enough.
+    Damage is found again from wherever one starts.
     """
     keys = np.flatnonzero(reader.index.is_key[: group.first])
     step = 1
-    while len(keys) and (outcome.missing or outcome.damaged_from is not None):
+    while outcome.missing and outcome.damaged_from is None and len(keys):
         again = Group(first=int(keys[max(0, len(keys) - step)]), targets=group.targets)
         packets = reader.read([(again.first, again.last)])[0]
         outcome = decode_group(reader.index, again, packets, take, deadline)
-        if outcome.damaged_from is not None or step >= len(keys):
+        if step >= len(keys):
             break
         step *= 2
     return outcome

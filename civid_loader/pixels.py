@@ -49,7 +49,7 @@ class ImageWriter:
         image_CHW = covering(self._rgb(frame, self._own.reformatter), self._size)
         with self._lock:
             if self._images_TCHW is None:
-                self._images_TCHW = torch.zeros((self._num_images, *image_CHW.shape), dtype=torch.uint8)
+                self._images_TCHW = torch.empty((self._num_images, *image_CHW.shape), dtype=torch.uint8)
         if image_CHW.shape != self._images_TCHW.shape[1:]:
             old, new = (tuple(shape[1:]) for shape in (self._images_TCHW.shape[1:], image_CHW.shape))
             raise UnreadableVideoError(f"its frames change from {old} to {new} px; pass size=")
@@ -58,7 +58,7 @@ class ImageWriter:
 
     @property
     def images_TCHW(self) -> torch.Tensor | None:  # noqa: N802
-        """All images, zero where none was put; None before the first."""
+        """All images, undefined where none was put; None before the first."""
         return self._images_TCHW
 
     def _rgb(self, frame: VideoFrame, reformatter: VideoReformatter) -> torch.Tensor:
