@@ -3,6 +3,7 @@
 Legend: T frames, C = 3 channels (RGB), H height, W width; images are uint8.
 """
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ _SAME_SECONDS: Final = 2e-3
 def read_with_torchcodec(
     source: ByteSource,
     moments_seconds: npt.NDArray[np.float64],
+    numbers: Sequence[int] | None,
     *,
     size: tuple[int, int] | None,
     device: str,
@@ -28,7 +30,9 @@ def read_with_torchcodec(
 ) -> torch.Tensor:
     """The frames that begin at these moments, in seconds from the video's first frame, as images TCHW on `device`.
 
-    Always in torchcodec's exact mode: its approximate mode gives other frames where the frame rate varies.
+    By their numbers where they are known: torchcodec refuses the time of the last frame of some files, and the last
+    frame of some MPEG-TS altogether. Always in its exact mode: the approximate one gives other frames where the frame
+    rate varies.
 
     Raises:
         MissingDependencyError: torchcodec, or FFmpeg's libraries, are not installed.
@@ -40,8 +44,11 @@ def read_with_torchcodec(
         try:
             decoder = decoder_of(file, device=device, num_ffmpeg_threads=threads, seek_mode="exact")
             start_seconds = decoder.metadata.begin_stream_seconds
-            # A little into the frame: the times of the two libraries differ in the last digit.
-            batch = decoder.get_frames_played_at([start_seconds + t + 1e-6 for t in moments_seconds.tolist()])
+            if numbers is not None:
+                batch = decoder.get_frames_at(list(numbers))
+            else:
+                # A little into the frame: the times of the two libraries differ in the last digit.
+                batch = decoder.get_frames_played_at([start_seconds + t + 1e-6 for t in moments_seconds.tolist()])
         except (RuntimeError, IndexError, ValueError) as error:
             raise CorruptVideoError(f"torchcodec cannot decode it ({str(error).splitlines()[0]})") from error
         off_seconds = np.abs(batch.pts_seconds.numpy() - start_seconds - moments_seconds)

@@ -18,7 +18,7 @@ from civid_loader.decode_threads import default_threads
 from civid_loader.errors import CorruptVideoError, TruncatedVideoError, UnreadableVideoError, VideoError
 from civid_loader.frame_groups import decode_packets
 from civid_loader.packet_readers import InsufficientIndexError, StaleIndexError, open_packets
-from civid_loader.packets import TOLERANCE_SECONDS, PacketIndex
+from civid_loader.packets import TOLERANCE_SECONDS, Longs, PacketIndex
 from civid_loader.sampling import ClipTimes, Sampler
 from civid_loader.stream import FAR_SECONDS
 from civid_loader.videos import ByteSource, bytes_source, file_source, open_video
@@ -185,12 +185,7 @@ def _read(
         numbers = np.searchsorted(clip.pts_seconds, np.array(times) + TOLERANCE_SECONDS, side="right") - 1
         numbers = np.maximum(numbers, 0)
         if request.backend == "torchcodec":
-            from civid_loader.backends import read_with_torchcodec
-
-            moments = clip.pts_seconds[numbers] + request.start_seconds
-            images_TCHW = read_with_torchcodec(
-                source, moments, size=request.size, device=request.device, threads=request.threads
-            )
+            images_TCHW = _by_torchcodec(source, reader.index, wanted[numbers], request)
             is_corrupt = torch.zeros(len(times), dtype=torch.bool)
         else:
             images_TCHW, is_corrupt, lost_reason = decode_packets(
@@ -205,7 +200,21 @@ def _read(
     return frames
 
 
-def _clip(index: PacketIndex, request: _Request) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], ClipTimes]:
+def _by_torchcodec(source: ByteSource, index: PacketIndex, packets: Longs, request: _Request) -> torch.Tensor:
+    from civid_loader.backends import read_with_torchcodec
+
+    is_whole = index.span_seconds is None
+    return read_with_torchcodec(
+        source,
+        index.seconds(index.pts[packets]),
+        np.searchsorted(index.pts[index.shown], index.pts[packets]).tolist() if is_whole else None,
+        size=request.size,
+        device=request.device,
+        threads=request.threads,
+    )
+
+
+def _clip(index: PacketIndex, request: _Request) -> tuple[Longs, ClipTimes]:
     """The packets of the clip's frames, in order of display, and their times."""
     available_seconds = min(index.end_seconds, request.end_seconds)
     if available_seconds <= request.start_seconds:
