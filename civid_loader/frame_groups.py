@@ -18,14 +18,14 @@ from av.video.frame import VideoFrame
 
 from civid_loader.deadlines import Deadline
 from civid_loader.decode_threads import run_in_threads
-from civid_loader.errors import CorruptVideoError, UnreadableVideoError
+from civid_loader.errors import CorruptVideoError
 from civid_loader.packet_readers import PacketReader
 from civid_loader.packets import PacketIndex
 from civid_loader.pixels import ImageWriter
 from civid_loader.stream import VideoPacket
 
 Take: TypeAlias = Callable[[int, VideoFrame], None]
-_DECODERS: Final = {"av1": "libdav1d", "vp9": "vp9", "vp8": "vp8"}
+_DECODERS: Final = {"av1": "libdav1d"}  # others are named as their codec
 _BATCH_BYTES: Final = 64 << 20
 """Packets held in memory at a time, about."""
 _CAN_SKIP: Final = frozenset({"h264", "hevc"})
@@ -88,7 +88,8 @@ def decode_group(
             continue
         for frame in frames:
             if frame.pts is None or (previous_pts is not None and frame.pts < previous_pts):
-                raise UnreadableVideoError("the times of its frames go backwards; remux it, for example to mp4")
+                # This decoder does not know the order, or the times are not those of display: nothing can be trusted.
+                return Outcome(missing=targets)
             previous_pts = frame.pts
             if frame.is_corrupt:
                 _note_corrupt(index, group, frame.pts, outcome)

@@ -9,7 +9,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 
 from civid_loader.deadlines import Deadline
-from civid_loader.errors import CorruptVideoError, TruncatedVideoError
+from civid_loader.errors import CorruptVideoError, TruncatedVideoError, UnreadableVideoError
 from civid_loader.mp4 import read_mp4_index
 from civid_loader.packets import EDGE_BYTES, PacketIndex, edge_ranges, edges_hash
 from civid_loader.stream import Stream, VideoPacket, open_stream
@@ -143,7 +143,11 @@ class StreamReader:
         if not self.stream.is_thorough:
             raise InsufficientIndexError
         packets = {int(self.index.pts[packet]): packet for packet in wanted}
+        previous_pts = None
         for frame in self.stream.decode_all():
+            if frame.pts is None or (previous_pts is not None and frame.pts < previous_pts):
+                raise UnreadableVideoError("the times of its frames go backwards; remux it, for example to mp4")
+            previous_pts = frame.pts
             if frame.pts in packets:
                 take(packets.pop(frame.pts), frame)
             if not packets:
