@@ -32,7 +32,7 @@ from civid_loader.videos import ByteSource, open_range, open_video
 Row: TypeAlias = dict[str, Any]
 MAX_NAMED: Final = 10
 """Files that are named for each kind of change."""
-_UNSTEADY: Final = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO, errno.EHOSTDOWN, errno.ENOTCONN)
+_UNSTEADY: Final = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN)
 """What a network drive says on a bad day. Any other error of the system is not about one file, and stops the run."""
 
 
@@ -104,7 +104,7 @@ def _look(clips: Sequence[Clip], last: Sequence[Row], job: Job) -> tuple[list[Ro
             raise VideoNotFoundError("upstream names no video")
         source, place = _open(pointer, job)
         about |= place
-        about["num_bytes"], _, about["fingerprint"] = fingerprint(source)
+        about["num_bytes"], _, about["fingerprint"] = fingerprint(source, timeout_seconds=job.timeout_seconds)
         if job.may_keep and _still_hold(last, about["fingerprint"], with_sha256=job.with_sha256):
             return [row | about for row in last], True
         facts = probe(source, with_sha256=job.with_sha256, timeout_seconds=job.timeout_seconds)

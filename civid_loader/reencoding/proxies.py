@@ -129,11 +129,14 @@ def _fingerprint(dataset: Path, videos: str | None, settings: ProxySettings) -> 
     if not (dataset / MANIFEST).is_file():
         raise AnnotationError(f"{dataset}: no {MANIFEST}, so no built dataset; make one with `civid build`")
     parent = read_manifest(dataset)
+    parent.pop("media", None)  # a layer: probing the dataset does not change what is copied
+    for of_tables in (parent["num_rows"], parent["shards"]):
+        of_tables.pop("media", None)
     return {
         "name": parent["name"],
         "parent": {
             "folder": dataset.name,
-            "manifest_xxh3": xxhash.xxh3_64_hexdigest((dataset / MANIFEST).read_bytes()),
+            "manifest_xxh3": xxhash.xxh3_64_hexdigest(json.dumps(parent, sort_keys=True).encode()),
             "num_rows": parent["num_rows"],
         },
         "proxies": asdict(settings) | {"encoder": settings.encoder, "encoder_options": settings.encoder_options()},
