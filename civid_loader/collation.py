@@ -6,9 +6,11 @@ Legend: B samples, N clips, T frames, C = 3 channels (RGB), H height, W width.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import torch
+
+_OWN: Final = {"frames_NTCHW", "mask_NT", "pts_seconds_NT", "texts", "sample_id", "clip_ids", "weight"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +29,10 @@ class Batch:
     """B."""
     clip_ids: list[list[str | None]]
     """B lists of N; None where there is no clip."""
+    weights_B: torch.Tensor
+    """float32: 0 for samples that only fill up the batch, or could not be read; else 1."""
+    extras: Mapping[str, list[Any]]
+    """What transforms added: B values of each."""
 
     def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> "Batch":
         """The batch with its tensors on `device`."""
@@ -42,6 +48,7 @@ class Batch:
             frames_BNTCHW=change(self.frames_BNTCHW),
             mask_BNT=change(self.mask_BNT),
             pts_seconds_BNT=change(self.pts_seconds_BNT),
+            weights_B=change(self.weights_B),
         )
 
 
@@ -69,6 +76,11 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> Batch:
         texts=[[*sample["texts"], *[None] * (num_clips - len(sample["texts"]))] for sample in samples],
         sample_ids=[sample["sample_id"] for sample in samples],
         clip_ids=[[*sample["clip_ids"], *[None] * (num_clips - len(sample["clip_ids"]))] for sample in samples],
+        weights_B=torch.tensor([sample.get("weight", 1.0) for sample in samples]),
+        extras={
+            name: [sample.get(name) for sample in samples]
+            for name in sorted({name for sample in samples for name in sample} - _OWN)
+        },
     )
 
 

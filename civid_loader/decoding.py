@@ -43,6 +43,8 @@ class Frames:
     """bool [T]: True where the picture is damaged or predicted from damage, as far as the decoder can see."""
     is_index_stale: bool = False
     """The index given was of another file, or of this one before it changed, and was not used."""
+    num_bytes_read: int = 0
+    """Of the file, to get these frames."""
 
 
 def read_frames(
@@ -177,7 +179,7 @@ def _read(
     by_demuxer: bool = False,
 ) -> Frames:
     span = request.start_seconds, request.end_seconds
-    lost_reason = None
+    num_bytes_before, lost_reason = source.counters.num_bytes, None
     with open_packets(source, index=index, span=span, deadline=deadline, by_demuxer=by_demuxer) as reader:
         wanted, clip = _clip(reader.index, request)
         times = request.at.times_seconds(clip)
@@ -192,7 +194,10 @@ def _read(
                 reader, wanted[numbers].tolist(), size=request.size, threads=request.threads, deadline=deadline
             )
     pts_seconds = torch.from_numpy(clip.pts_seconds[numbers])
-    frames = Frames(frames_TCHW=images_TCHW, pts_seconds=pts_seconds, is_corrupt=is_corrupt)
+    num_bytes_read = source.counters.num_bytes - num_bytes_before
+    frames = Frames(
+        frames_TCHW=images_TCHW, pts_seconds=pts_seconds, is_corrupt=is_corrupt, num_bytes_read=num_bytes_read
+    )
     if lost_reason:
         error = CorruptVideoError(f"some of the frames wanted cannot be decoded: {lost_reason}; download it again")
         error.frames = frames

@@ -89,5 +89,9 @@ class RemoteVideoError(VideoError, OSError):
     """A server did not deliver bytes that it says it has, or refused to; another try may succeed."""
 
 
+class LoaderStateError(CividLoaderError, ValueError):
+    """A saved place does not fit the loader it is given to."""
+
+
 class MissingDependencyError(CividLoaderError, ImportError):
     """An optional dependency is needed for what was asked; the message has the pip command."""

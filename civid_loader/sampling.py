@@ -165,6 +165,23 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class RandomWindow:
+    """A `Window` whose place is drawn anew for each sample and epoch; for loaders, which hand in the randomness."""
+
+    n: int
+    """Number of frames, >= 1."""
+    stride: int = 1
+    """Frames from one to the next, >= 1."""
+
+    def __post_init__(self) -> None:
+        Window(self.n, self.stride)
+
+    def draw(self, rng: np.random.Generator) -> Window:
+        """The window of one sample."""
+        return Window(self.n, self.stride, start=float(rng.random()))
+
+
+@dataclass(frozen=True, slots=True)
 class Middle:
     """The one time in the middle: t = D/2."""
 

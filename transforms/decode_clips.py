@@ -6,12 +6,12 @@ Legend: N clips of a sample, T frames, C = 3 channels (RGB), H height, W width.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Final, Literal, get_args
 
 import torch
 
-from civid_loader.decoding import Frames, read_frames
+from civid_loader.captions import check_kinds, text_of
+from civid_loader.decoding import DEFAULT_TIMEOUT_SECONDS, Frames, read_frames
 from civid_loader.errors import (
     CorruptVideoError,
     UnreadableVideoError,
@@ -38,7 +38,8 @@ class DecodeClips:
     Per sample it returns `sample_id`; `clip_ids`, list of N; `frames_NTCHW`, uint8; `mask_NT`, bool, False where there
     is no frame: the clip is missing, has fewer times than another clip of the sample, or is damaged there;
     `pts_seconds_NT`, float64, seconds from the clip's start, 0 where the mask is False; `texts`, list of N, None where
-    the clip has no such caption. Frames are 0 where the mask is False. Of the row it needs `sample_id` and `clips`.
+    the clip has no such caption; `num_bytes_read` of the files. Frames are 0 where the mask is False. Of the row it
+    needs `sample_id` and `clips`.
 
     Raises, when a row is read:
         VideoError: the class that `open_video` or `read_frames` raised, with the sample and the clip in front.
@@ -62,21 +63,15 @@ class DecodeClips:
     """Of a clip with fewer frames than asked for, some come more than once: keep them, or mask all but the first."""
     threads: int | None = None
     """Of the decoder, see `read_frames`; None: one in a worker process, else as many as there are cores."""
+    timeout_seconds: float | None = DEFAULT_TIMEOUT_SECONDS
+    """For each clip, see `read_frames`."""
 
     def __post_init__(self) -> None:
         for name, options in (("missing", Missing), ("damaged", Missing), ("repeats", Repeats)):
             if getattr(self, name) not in get_args(options):
                 raise ValueError(f"{name}={getattr(self, name)!r}: must be one of {', '.join(get_args(options))}")
-        if isinstance(self.captions, str):
-            raise ValueError(f"captions={self.captions!r}: give a list of kinds, [{self.captions!r}]")
-        for kind in self.captions or ():
-            if kind not in SINGLE_CAPTION_KINDS:
-                close = "".join(
-                    f" (did you mean {near!r}?)" for near in get_close_matches(kind, SINGLE_CAPTION_KINDS, n=1)
-                )
-                raise ValueError(
-                    f"captions: a clip has no kind {kind!r}{close}; the kinds are {', '.join(SINGLE_CAPTION_KINDS)}"
-                )
+        if self.captions is not None:
+            check_kinds(self.captions, name="captions", of="a clip", allowed=SINGLE_CAPTION_KINDS)
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         """Columns of rows in, columns of samples out, in the same order."""
@@ -86,11 +81,13 @@ class DecodeClips:
         return {column: [sample[column] for sample in samples] for column in samples[0]} if samples else {}
 
     def _sample(self, sample_id: str, clips: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        decoded = [self._decode(sample_id, clip) for clip in clips]
         return {
             "sample_id": sample_id,
             "clip_ids": [clip["clip_id"] for clip in clips],
-            **self._stack(sample_id, [self._decode(sample_id, clip) for clip in clips]),
-            "texts": [_text(clip["captions"] or [], self.captions or DEFAULT_CAPTIONS) for clip in clips],
+            **self._stack(sample_id, decoded),
+            "num_bytes_read": sum(frames.num_bytes_read for frames in decoded if frames is not None),
+            "texts": [text_of(clip["captions"] or [], self.captions or DEFAULT_CAPTIONS) for clip in clips],
         }
 
     def _decode(self, sample_id: str, clip: Mapping[str, Any]) -> Frames | None:
@@ -102,7 +99,14 @@ class DecodeClips:
             if clip["video"] is None:
                 raise VideoNotFoundError("upstream names no video")
             video = open_video(clip["video"], root=self.videos, dataset=self.videos)
-            frames = read_frames(video, self.frames, span=span, size=self.size, threads=self.threads)
+            frames = read_frames(
+                video,
+                self.frames,
+                span=span,
+                size=self.size,
+                threads=self.threads,
+                timeout_seconds=self.timeout_seconds,
+            )
             if self.damaged == "error" and bool(frames.is_corrupt.any()):
                 raise CorruptVideoError(f"{video.name}: {int(frames.is_corrupt.sum())} of its frames are damaged")
         except VideoNotFoundError as error:
@@ -144,13 +148,3 @@ class DecodeClips:
             for t, is_corrupt in enumerate(clip.is_corrupt.tolist())
             if not is_corrupt and (self.repeats == "keep" or moments[t] not in moments[:t])
         ]
-
-
-def _text(captions: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> str | None:
-    """The captions of the first kind there is, its windows joined in order of time; one annotator's, never a mix."""
-    for kind in kinds:
-        of_kind = [caption for caption in captions if caption["kind"] == kind]
-        if of_kind:
-            own = [caption for caption in of_kind if caption["annotator"] == of_kind[0]["annotator"]]
-            return " ".join(c["text"] for c in sorted(own, key=lambda c: c["start_seconds"] or 0.0))
-    return None

@@ -1,0 +1,296 @@
+"""The training loader: planned batches, decoded in workers, and a place that is never lost.
+
+A position is an epoch and a number of batches. What a batch holds depends on neither workers nor threads nor time, so
+a run that was stopped anywhere goes on with the same batches, bit for bit.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import torch
+import xxhash
+
+from civid_loader.batch_reading import BatchNotes, BatchReader, Missing, OnError, Transform
+from civid_loader.buckets import Bucket
+from civid_loader.collation import Batch
+from civid_loader.errors import LoaderStateError
+from civid_loader.ordering import Mix
+from civid_loader.plan import BatchPlan, Tail
+from civid_loader.quarantine import Quarantine
+from civid_loader.sampling import RandomWindow, Sampler
+from civid_loader.transforms.decode_clips import DecodeClips
+
+STATE_VERSION: Final = 1
+
+
+@dataclass(kw_only=True, slots=True)
+class LoaderStats:
+    """What a loader has done since it was made."""
+
+    num_batches: int = 0
+    num_samples: int = 0
+    wait_seconds: float = 0.0
+    """The training loop waited so long for batches."""
+    total_seconds: float = 0.0
+    """From the first batch asked for to the last one given, over all epochs."""
+    decode_seconds: float = 0.0
+    """Of all workers and threads together."""
+    num_bytes_read: int = 0
+    failures: dict[str, int] = field(default_factory=dict)
+    """Samples that could not be read, by class of exception."""
+    batches_of_worker: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def samples_per_second(self) -> float:
+        """Given to the training loop."""
+        return self.num_samples / self.total_seconds if self.total_seconds else 0.0
+
+
+class SequenceLoader:
+    """Batches of a dataset, decoded, in an order that depends on seed and epoch only; an iterable of one epoch.
+
+    ```python
+    loader = SequenceLoader(ds, videos="/data/civid", frames=Uniform(16), size=(256, 256), batch_size=8, num_workers=8)
+    for epoch in range(3):
+        for batch in loader:
+            ...
+            torch.save({"loader": loader.state_dict()}, "checkpoint.pt")
+    ```
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        *,
+        videos: str | os.PathLike[str] | None,
+        frames: Sampler | RandomWindow,
+        size: tuple[int, int] | None = None,
+        captions: Sequence[str] | None = None,
+        transforms: Sequence[Transform] = (),
+        batch_size: int | None = None,
+        buckets: Sequence[Bucket] | None = None,
+        sizes: Any = None,
+        max_frames: int | None = None,
+        max_pixels: int | None = None,
+        mix: Mix | None = None,
+        tail: Tail = "pad",
+        shuffle: bool = True,
+        seed: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+        num_workers: int = 0,
+        decode_threads: int = 1,
+        prefetch: int = 2,
+        pin_memory: bool | None = None,
+        multiprocessing_context: str | None = None,
+        on_error: OnError = "raise",
+        missing: Missing = "error",
+        decode_timeout_seconds: float | None = 120.0,
+        quarantine: str | os.PathLike[str] | None = None,
+        max_consecutive_failures: int = 100,
+        max_failures: int | None = None,
+    ) -> None:
+        """Plan; nothing is read yet.
+
+        Args:
+            dataset: rows of the schema, by number: a `datasets.Dataset`, or anything with `len` and `[i]`.
+            videos: the video root, see `DecodeClips`.
+            frames: which frames of a clip; with buckets its `n` is that of the bucket.
+            size: (height, width) in px; with buckets that of the bucket.
+            captions: kinds in order of preference, see `DecodeClips`.
+            transforms: each `(sample, rng) -> sample`; the sample is that of `DecodeClips`, with the row as `row`.
+            batch_size, buckets, max_frames, max_pixels, mix, tail, shuffle, seed: see `BatchPlan`.
+            sizes: [N, 3] (frames, height, width) of each row, where there are buckets; see `read_sizes`.
+            rank: of this process; None: that of `torch.distributed`, or 0.
+            world_size: number of ranks; None: that of `torch.distributed`, or 1.
+            num_workers: processes that decode; 0: this one.
+            decode_threads: samples decoded at once in each.
+            prefetch: batches that each worker has ready.
+            pin_memory: None: if there is a GPU.
+            multiprocessing_context: "fork" or "spawn"; None: torch's default.
+            on_error: a sample that cannot be read: raise, skip (it stays, without frames, with weight 0), or take
+                another of its bucket.
+            missing: a clip without a file: error (see `on_error`), drop_clip (its place stays empty), or skip_sample.
+            decode_timeout_seconds: for each clip; longer is an error.
+            quarantine: JSON lines file for samples that could not be read; ranks other than 0 add their number to it.
+            max_consecutive_failures: so many samples in a row that cannot be read stop the run.
+            max_failures: more than so many altogether, too.
+
+        Raises:
+            ValueError: settings that do not fit, see `BatchPlan` and `DecodeClips`.
+        """
+        for name, value, options in (("on_error", on_error, OnError), ("missing", missing, Missing)):
+            if value not in get_args(options):
+                raise ValueError(f"{name}={value!r}: must be one of {', '.join(get_args(options))}")
+        if buckets is not None and sizes is None:
+            raise ValueError("buckets need sizes=: (frames, height, width) of each row, as `read_sizes` finds them")
+        if buckets is not None and not hasattr(frames, "n"):
+            raise ValueError(f"frames={frames!r}: buckets need a sampler with a number of frames, such as Uniform(16)")
+        self.rank = _distributed("get_rank", 0) if rank is None else rank
+        world_size = _distributed("get_world_size", 1) if world_size is None else world_size
+        if not 0 <= self.rank < world_size:
+            raise ValueError(f"rank={self.rank}: there are {world_size} ranks, from 0 on")
+        self.plan = BatchPlan(
+            [0] * len(dataset) if sizes is None else sizes,
+            buckets=buckets,
+            batch_size=batch_size,
+            max_frames=max_frames,
+            max_pixels=max_pixels,
+            mix=mix,
+            seed=seed,
+            world_size=world_size,
+            tail=tail,
+            shuffle=shuffle,
+        )
+        decode = DecodeClips(
+            videos=None if videos is None else os.fspath(videos),
+            frames=frames,  # type: ignore[arg-type]
+            size=size,
+            captions=captions,
+            missing="mask" if missing == "drop_clip" else "error",
+            threads=1,
+            timeout_seconds=decode_timeout_seconds,
+        )
+        self._positions = _Positions()
+        reader = BatchReader(
+            dataset=dataset,
+            plan=self.plan,
+            rank=self.rank,
+            decode=decode,
+            frames=frames,
+            transforms=tuple(transforms),
+            on_error=on_error,
+            missing=missing,
+            decode_threads=decode_threads,
+        )
+        self._loader: Any = torch.utils.data.DataLoader(
+            reader,
+            batch_size=None,
+            sampler=self._positions,
+            num_workers=num_workers,
+            prefetch_factor=prefetch if num_workers else None,
+            persistent_workers=bool(num_workers),
+            pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
+            multiprocessing_context=multiprocessing_context if num_workers else None,
+        )
+        path = None if quarantine is None else Path(quarantine)
+        self._quarantine = Quarantine(
+            path.with_name(f"{path.name}.{self.rank}") if path is not None and self.rank else path,
+            max_consecutive=max_consecutive_failures,
+            max_failures=max_failures,
+        )
+        self._data = _fingerprint(dataset)
+        self._stats = LoaderStats()
+        self._epoch = self._batch = 0
+
+    def __len__(self) -> int:
+        """Batches of the current epoch, those that are done included."""
+        return self.plan.num_batches(self._epoch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """What is left of the current epoch; then the next one is the current."""
+        epoch, count = self._epoch, len(self)
+        self._positions.set(epoch, self._batch, count)
+        start = asked = time.perf_counter()
+        for batch, notes in self._loader:
+            now = time.perf_counter()
+            self._note(batch, notes, wait_seconds=now - asked, total_seconds=now - start)
+            start = now
+            # Before it is given: what the training loop has seen counts as done.
+            self._batch += 1
+            if self._batch == count:
+                self._epoch, self._batch = epoch + 1, 0
+            yield batch
+            asked = time.perf_counter()
+
+    def _note(self, batch: Batch, notes: BatchNotes, *, wait_seconds: float, total_seconds: float) -> None:
+        stats = self._stats
+        stats.num_batches += 1
+        stats.num_samples += int((batch.weights_B > 0).sum())
+        stats.wait_seconds += wait_seconds
+        stats.total_seconds += total_seconds
+        stats.decode_seconds += notes.decode_seconds
+        stats.num_bytes_read += notes.num_bytes_read
+        stats.batches_of_worker[notes.worker] = stats.batches_of_worker.get(notes.worker, 0) + 1
+        self._quarantine.note(notes.results)
+        stats.failures = dict(self._quarantine.counts)
+
+    def stats(self) -> LoaderStats:
+        """What was done since the loader was made."""
+        return self._stats
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch."""
+        if epoch < 0:
+            raise ValueError(f"epoch={epoch}: epochs are counted from 0")
+        self._epoch, self._batch = epoch, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place: under 1 KB, plain values, the same for every rank."""
+        return {"version": STATE_VERSION, "epoch": self._epoch, "batch": self._batch, **self._identity()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken, with any number of workers, and of ranks if the global batch is the same.
+
+        Raises:
+            LoaderStateError: the state is of other data, another seed or plan, or another version; says of what.
+        """
+        if state.get("version") != STATE_VERSION:
+            raise LoaderStateError(f"a state of version {state.get('version')!r}; this package reads {STATE_VERSION}")
+        own = self._identity()
+        differing = [
+            f"{name} was {state.get(name)!r}, is {own[name]!r}" for name in own if state.get(name) != own[name]
+        ]
+        if differing:
+            raise LoaderStateError(
+                "the state is of another run: " + "; ".join(differing) + ". Make the loader as it was, or start over"
+            )
+        self._epoch, self._batch = int(state["epoch"]), int(state["batch"])
+
+    def _identity(self) -> dict[str, Any]:
+        plan = self.plan
+        return {
+            "seed": plan.seed,
+            "num_rows": len(plan.sizes),
+            "data": self._data,
+            "batch_sizes": xxhash.xxh3_64_hexdigest(repr((plan.buckets, plan.batch_sizes)).encode()),
+            "tail": plan.tail,
+            "shuffle": plan.shuffle,
+            "plan": plan.fingerprint,
+        }
+
+
+class _Positions:
+    """The batches to read next; a sampler for `DataLoader`, which asks it again for every epoch."""
+
+    def __init__(self) -> None:
+        self._epoch, self._start, self._stop = 0, 0, 0
+
+    def set(self, epoch: int, start: int, stop: int) -> None:
+        """Batches `start` to `stop` of an epoch."""
+        self._epoch, self._start, self._stop = epoch, start, stop
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((self._epoch, number) for number in range(self._start, self._stop))
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+
+def _distributed(what: str, default: int) -> int:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return int(getattr(torch.distributed, what)())
+    return default
+
+
+def _fingerprint(dataset: Any) -> str:
+    """A hash of the sample ids in their order."""
+    hashed = xxhash.xxh3_64()
+    column = dataset["sample_id"] if hasattr(dataset, "column_names") else (row["sample_id"] for row in dataset)
+    for sample_id in column:
+        hashed.update(f"{sample_id}\0".encode())
+    return hashed.hexdigest()
