@@ -7,21 +7,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from civid_loader.buckets import Bucket as Bucket
+    from civid_loader.buckets import fit_buckets as fit_buckets
     from civid_loader.collation import Batch as Batch
     from civid_loader.collation import collate as collate
     from civid_loader.decode_threads import set_max_threads as set_max_threads
     from civid_loader.decoding import Frames as Frames
     from civid_loader.decoding import read_frames as read_frames
+    from civid_loader.loader import LoaderStats as LoaderStats
+    from civid_loader.loader import SequenceLoader as SequenceLoader
     from civid_loader.materialize import BuildReport as BuildReport
     from civid_loader.materialize import build as build
+    from civid_loader.ordering import Mix as Mix
     from civid_loader.packets import PacketIndex as PacketIndex
+    from civid_loader.plan import BatchPlan as BatchPlan
     from civid_loader.probing.dataset import probe_dataset as probe_dataset
     from civid_loader.probing.media_report import ProbeReport as ProbeReport
     from civid_loader.reencoding.proxies import ProxyReport as ProxyReport
     from civid_loader.reencoding.proxies import proxies as proxies
+    from civid_loader.sample_sizes import SampleSizes as SampleSizes
+    from civid_loader.sample_sizes import read_sizes as read_sizes
     from civid_loader.sampling import All as All
     from civid_loader.sampling import Fps as Fps
     from civid_loader.sampling import Middle as Middle
+    from civid_loader.sampling import RandomWindow as RandomWindow
     from civid_loader.sampling import Snapped as Snapped
     from civid_loader.sampling import Thirds as Thirds
     from civid_loader.sampling import Times as Times
@@ -39,14 +48,21 @@ _HOME = {
     "All": "sampling",
     "ArchiveReport": "unpacking",
     "Batch": "collation",
+    "BatchPlan": "plan",
+    "Bucket": "buckets",
     "BuildReport": "materialize",
     "DecodeClips": "transforms.decode_clips",
     "Fps": "sampling",
     "Frames": "decoding",
+    "LoaderStats": "loader",
     "Middle": "sampling",
+    "Mix": "ordering",
     "PacketIndex": "packets",
     "ProbeReport": "probing.media_report",
     "ProxyReport": "reencoding.proxies",
+    "RandomWindow": "sampling",
+    "SampleSizes": "sample_sizes",
+    "SequenceLoader": "loader",
     "Snapped": "sampling",
     "Thirds": "sampling",
     "Times": "sampling",
@@ -56,9 +72,11 @@ _HOME = {
     "Window": "sampling",
     "build": "materialize",
     "collate": "collation",
+    "fit_buckets": "buckets",
     "probe_dataset": "probing.dataset",
     "proxies": "reencoding.proxies",
     "read_frames": "decoding",
+    "read_sizes": "sample_sizes",
     "set_max_threads": "decode_threads",
     "unpack": "unpacking",
 }

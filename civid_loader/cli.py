@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from civid_loader import cli_video
+from civid_loader import cli_plan, cli_video
 from civid_loader.errors import CividLoaderError
 
 app = typer.Typer(
@@ -176,6 +176,7 @@ def probe(
 
 app.command()(cli_video.frames)
 app.command()(cli_video.proxies)
+app.command()(cli_plan.plan)
 
 
 @app.command()

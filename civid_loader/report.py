@@ -13,8 +13,10 @@ from rich.table import Table
 if TYPE_CHECKING:
     from civid_loader.inspection import Inspection
     from civid_loader.materialize import BuildReport
+    from civid_loader.plan import BatchPlan
     from civid_loader.probing.media_report import ProbeReport
     from civid_loader.reencoding.proxies import ProxyReport
+    from civid_loader.sample_sizes import SampleSizes
     from civid_loader.unpacking import UnpackReport
 
 
@@ -66,6 +68,33 @@ def print_inspection(found: "Inspection") -> None:
     for row in found.first_rows[:1]:
         console.print("First row:")
         console.print_json(json.dumps(_shortened(row), ensure_ascii=False))
+
+
+def print_plan(plan: "BatchPlan", found: "SampleSizes") -> None:
+    """Bucket by bucket what an epoch does to the samples."""
+    console = Console()
+    table = Table(title=f"{len(found.sizes):,} samples, {plan.world_size} ranks", title_justify="left")
+    for name in ("bucket", "samples", "batch", "steps", "fill", "drop", "crop", "scale up", "pad"):
+        table.add_column(name, justify="left" if name == "bucket" else "right", no_wrap=name == "bucket")
+    reports = plan.report()
+    for one in reports:
+        shape = one.bucket
+        name = "all" if shape is None else f"{shape.num_frames}x{shape.height}x{shape.width}"
+        counts = (one.num_samples, one.batch_size, one.num_batches, one.num_filling, one.num_dropped)
+        shares = (one.crop_share, one.upscaled_share, one.padding_share)
+        table.add_row(name, *(f"{count:,}" for count in counts), *(f"{share:.1%}" for share in shares))
+    console.print(table)
+    steps = plan.num_batches()
+    dropped, filling = (sum(getattr(one, name) for one in reports) for name in ("num_dropped", "num_filling"))
+    console.print(
+        f"{steps:,} steps per epoch and rank; {dropped:,} samples dropped, {filling:,} repeated with weight 0."
+    )
+    if found.num_measured < len(found.sizes):
+        stated = len(found.sizes) - found.num_measured - found.num_unknown
+        console.print(
+            f"[yellow]{found.num_measured:,} sizes are measured, {stated:,} as upstream states them, "
+            f"{found.num_unknown:,} not known[/yellow] (taken for the most common one); civid probe measures them."
+        )
 
 
 def print_unpack(report: "UnpackReport") -> None:

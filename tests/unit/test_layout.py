@@ -31,7 +31,7 @@ ORDER = (
     ("captions",),
     ("buckets", "ordering", "picking"),
     ("transforms",),
-    ("plan",),
+    ("plan", "sample_sizes"),
     ("collation", "packing", "quarantine"),
     ("batch_reading",),
     ("loader",),
@@ -41,7 +41,7 @@ ORDER = (
     ("materialize", "unpacking", "probing", "reencoding", "contact_sheets"),
     ("report",),
     ("demo",),
-    ("cli_video",),
+    ("cli_video", "cli_plan"),
     ("cli",),
 )
 SAME_GROUP = {("schema", "errors")}
