@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from civid_loader.buckets import Bucket as Bucket
     from civid_loader.buckets import fit_buckets as fit_buckets
+    from civid_loader.captions import Alternative as Alternative
     from civid_loader.collation import Batch as Batch
     from civid_loader.collation import collate as collate
     from civid_loader.decode_threads import set_max_threads as set_max_threads
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from civid_loader.materialize import build as build
     from civid_loader.ordering import Mix as Mix
     from civid_loader.packets import PacketIndex as PacketIndex
+    from civid_loader.packing import PackedFrames as PackedFrames
+    from civid_loader.packing import pack_frames as pack_frames
     from civid_loader.plan import BatchPlan as BatchPlan
     from civid_loader.probing.dataset import probe_dataset as probe_dataset
     from civid_loader.probing.media_report import ProbeReport as ProbeReport
@@ -37,7 +40,19 @@ if TYPE_CHECKING:
     from civid_loader.sampling import Uniform as Uniform
     from civid_loader.sampling import UniformEnds as UniformEnds
     from civid_loader.sampling import Window as Window
+    from civid_loader.transforms.choose_captions import ChooseCaptions as ChooseCaptions
+    from civid_loader.transforms.crop_frames import CropFrames as CropFrames
     from civid_loader.transforms.decode_clips import DecodeClips as DecodeClips
+    from civid_loader.transforms.drop_text import DropText as DropText
+    from civid_loader.transforms.fit_bucket import FitBucket as FitBucket
+    from civid_loader.transforms.flip_frames import FlipFrames as FlipFrames
+    from civid_loader.transforms.image_grid import ImageGrid as ImageGrid
+    from civid_loader.transforms.interleave import Interleave as Interleave
+    from civid_loader.transforms.normalize_frames import NormalizeFrames as NormalizeFrames
+    from civid_loader.transforms.resample_fps import ResampleFps as ResampleFps
+    from civid_loader.transforms.resize_frames import ResizeFrames as ResizeFrames
+    from civid_loader.transforms.tokenize_text import TokenizeText as TokenizeText
+    from civid_loader.transforms.window_frames import WindowFrames as WindowFrames
     from civid_loader.unpacking import ArchiveReport as ArchiveReport
     from civid_loader.unpacking import UnpackReport as UnpackReport
     from civid_loader.unpacking import unpack as unpack
@@ -46,33 +61,48 @@ __version__ = "0.1.0"
 
 _HOME = {
     "All": "sampling",
+    "Alternative": "captions",
     "ArchiveReport": "unpacking",
     "Batch": "collation",
     "BatchPlan": "plan",
     "Bucket": "buckets",
     "BuildReport": "materialize",
+    "ChooseCaptions": "transforms.choose_captions",
+    "CropFrames": "transforms.crop_frames",
     "DecodeClips": "transforms.decode_clips",
+    "DropText": "transforms.drop_text",
+    "FitBucket": "transforms.fit_bucket",
+    "FlipFrames": "transforms.flip_frames",
     "Fps": "sampling",
     "Frames": "decoding",
+    "ImageGrid": "transforms.image_grid",
+    "Interleave": "transforms.interleave",
     "LoaderStats": "loader",
     "Middle": "sampling",
     "Mix": "ordering",
+    "NormalizeFrames": "transforms.normalize_frames",
+    "PackedFrames": "packing",
     "PacketIndex": "packets",
     "ProbeReport": "probing.media_report",
     "ProxyReport": "reencoding.proxies",
     "RandomWindow": "sampling",
+    "ResampleFps": "transforms.resample_fps",
+    "ResizeFrames": "transforms.resize_frames",
     "SampleSizes": "sample_sizes",
     "SequenceLoader": "loader",
     "Snapped": "sampling",
     "Thirds": "sampling",
     "Times": "sampling",
+    "TokenizeText": "transforms.tokenize_text",
     "Uniform": "sampling",
     "UniformEnds": "sampling",
     "UnpackReport": "unpacking",
     "Window": "sampling",
+    "WindowFrames": "transforms.window_frames",
     "build": "materialize",
     "collate": "collation",
     "fit_buckets": "buckets",
+    "pack_frames": "packing",
     "probe_dataset": "probing.dataset",
     "proxies": "reencoding.proxies",
     "read_frames": "decoding",

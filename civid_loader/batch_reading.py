@@ -63,10 +63,10 @@ class BatchReader(torch.utils.data.Dataset[tuple[Batch, BatchNotes]]):
         planned = self.plan.batch(epoch, number, rank=self.rank)
         rows = planned.rows.tolist()
         reads = self._in_threads(lambda row: self._read(row, epoch, planned.bucket), rows)
-        shape = self._shape(planned.bucket, [one.sample for one in reads if one.sample is not None])
+        like = self._like(planned.bucket, [one.sample for one in reads if one.sample is not None])
         samples = []
         for read, weight in zip(reads, planned.weights.tolist(), strict=True):
-            sample = _blank(read.row_id, shape) if read.sample is None else read.sample
+            sample = _blank(read.row_id, like) if read.sample is None else read.sample
             samples.append(sample | {"weight": 0.0 if read.sample is None else weight})
         info = torch.utils.data.get_worker_info()
         notes = BatchNotes(
@@ -124,12 +124,13 @@ class BatchReader(torch.utils.data.Dataset[tuple[Batch, BatchNotes]]):
         sample.pop("row", None)
         return sample
 
-    def _shape(self, bucket: Bucket | None, samples: Sequence[Sample]) -> tuple[int, ...] | None:
-        """(C, H, W) of a frame of this batch."""
+    def _like(self, bucket: Bucket | None, samples: Sequence[Sample]) -> torch.Tensor | None:
+        """Frames [N, T, C, H, W] such as this batch has; None where nobody knows."""
         if samples:
-            return tuple(samples[0]["frames_NTCHW"].shape[2:])
+            frames: torch.Tensor = samples[0]["frames_NTCHW"]
+            return frames
         size = (bucket.height, bucket.width) if bucket is not None else self.decode.size
-        return None if size is None else (3, *size)
+        return None if size is None else torch.zeros((1, 1, 3, *size), dtype=torch.uint8)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,16 +153,16 @@ def _failure(data: Mapping[str, Any], error: VideoError) -> Failure:
     return Failure(sample_id=data["sample_id"], error=type(error).__name__, message=str(error))
 
 
-def _blank(sample_id: str, shape: tuple[int, ...] | None) -> Sample:
+def _blank(sample_id: str, like: torch.Tensor | None) -> Sample:
     """A sample without a frame, that keeps the place of one that could not be read."""
-    if shape is None:
+    if like is None:
         raise ValueError(
             f"sample {sample_id} and all others of its batch cannot be read, so nobody knows their size; pass size="
         )
     return {
         "sample_id": sample_id,
         "clip_ids": [None],
-        "frames_NTCHW": torch.zeros((1, 1, *shape), dtype=torch.uint8),
+        "frames_NTCHW": like.new_zeros((1, 1, *like.shape[2:])),
         "mask_NT": torch.zeros((1, 1), dtype=torch.bool),
         "pts_seconds_NT": torch.zeros((1, 1), dtype=torch.float64),
         "texts": [None],

@@ -12,8 +12,7 @@ import torch
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class PackedFrames:
-    """Clips one after the other in packs. Where the mask is False there is no frame, and all else is 0 and means
-    nothing."""
+    """Clips one after the other in packs. Where the mask is False there is no frame, and all the rest is 0."""
 
     frames_PTCHW: torch.Tensor
     """Frames of the clips, of their dtype."""

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from civid_loader.errors import NoVideoStreamError, TooManyFailedError, UnreadableVideoError, VideoNotFoundError
 from civid_loader.loader import SequenceLoader
 from civid_loader.sampling import Uniform
+from civid_loader.transforms.normalize_frames import NormalizeFrames
 from support.media import write_sound
 from support.servers import ALWAYS, Behaviour, serve
 from support.training import dataset_of, write_videos
@@ -77,6 +79,13 @@ def test_a_sample_that_cannot_be_read_keeps_its_place(folder: Path) -> None:
     assert batch.weights_B.tolist() == [1, 0, 1, 1]
     assert batch.mask_BNT.any(dim=2)[:, 0].tolist() == [True, False, True, True]
     assert not batch.frames_BNTCHW[1].any()
+
+
+def test_an_empty_place_is_of_the_type_that_transforms_give(folder: Path) -> None:
+    videos: list[list[str | None]] = [["0.mp4"], ["page.mp4"]]
+    (batch,) = loader_of(folder, videos, on_error="skip", batch_size=2, shuffle=False, transforms=[NormalizeFrames()])
+    assert batch.frames_BNTCHW.dtype == torch.float32
+    assert batch.weights_B.tolist() == [1, 0]
 
 
 def test_another_sample_stands_in(folder: Path) -> None:
