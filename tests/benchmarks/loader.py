@@ -15,13 +15,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import av
 import torch
 import typer
-from videos import FOLDER, SIZE, Table, environment, make, resized, save
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.videos import FOLDER, SIZE, Table, environment, make, resized, save
 
 NUM_CLIPS: Final = 200
 NUM_FRAMES: Final = 16
@@ -132,6 +136,15 @@ CONTENDERS: Final[dict[str, Callable[[Path, int], Any]]] = {
 }
 
 
+IMPORTED: Final = {
+    "ours": ("civid_loader.loader",),
+    "plain files, PyAV": (),
+    "datasets + Video": ("datasets", "torchcodec.decoders"),
+    "WebDataset": ("webdataset",),
+    "LitData": ("litdata",),
+}
+
+
 def _loader(dataset: Any, num_workers: int, *, shuffle: bool = False) -> Any:
     return torch.utils.data.DataLoader(dataset, batch_size=BATCH, num_workers=num_workers, shuffle=shuffle)
 
@@ -159,6 +172,8 @@ def decode(video: Any) -> torch.Tensor:
 def measure(name: str, folder: Path, num_workers: int) -> dict[str, float]:
     """One pass of a contender, in this process."""
     torch.set_num_threads(1)
+    for module in IMPORTED[name]:
+        import_module(module)  # what a training script has imported anyway
     before, start = _cpu_seconds(), time.perf_counter()
     batches: Iterator[torch.Tensor] = iter(CONTENDERS[name](folder, num_workers))
     first = next(batches)
