@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from civid_loader.decode_threads import set_max_threads as set_max_threads
     from civid_loader.decoding import Frames as Frames
     from civid_loader.decoding import read_frames as read_frames
-    from civid_loader.loader import LoaderStats as LoaderStats
     from civid_loader.loader import SequenceLoader as SequenceLoader
+    from civid_loader.loader_stats import LoaderStats as LoaderStats
     from civid_loader.materialize import BuildReport as BuildReport
     from civid_loader.materialize import build as build
     from civid_loader.ordering import Mix as Mix
@@ -77,7 +77,7 @@ _HOME = {
     "Frames": "decoding",
     "ImageGrid": "transforms.image_grid",
     "Interleave": "transforms.interleave",
-    "LoaderStats": "loader",
+    "LoaderStats": "loader_stats",
     "Middle": "sampling",
     "Mix": "ordering",
     "NormalizeFrames": "transforms.normalize_frames",

@@ -7,47 +7,25 @@ a run that was stopped anywhere goes on with the same batches, bit for bit.
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, get_args
 
 import torch
 import xxhash
 
-from civid_loader.batch_reading import BatchNotes, BatchReader, Missing, OnError, Transform
+from civid_loader.batch_reading import BatchReader, Missing, OnError, Transform
 from civid_loader.buckets import Bucket
 from civid_loader.collation import Batch
 from civid_loader.errors import LoaderStateError
+from civid_loader.loader_stats import LoaderStats
 from civid_loader.ordering import Mix
 from civid_loader.plan import BatchPlan, Tail
+from civid_loader.progress import track
 from civid_loader.quarantine import Quarantine
 from civid_loader.sampling import RandomWindow, Sampler
 from civid_loader.transforms.decode_clips import DecodeClips
 
 STATE_VERSION: Final = 1
-
-
-@dataclass(kw_only=True, slots=True)
-class LoaderStats:
-    """What a loader has done since it was made."""
-
-    num_batches: int = 0
-    num_samples: int = 0
-    wait_seconds: float = 0.0
-    """The training loop waited so long for batches."""
-    total_seconds: float = 0.0
-    """From the first batch asked for to the last one given, over all epochs."""
-    decode_seconds: float = 0.0
-    """Of all workers and threads together."""
-    num_bytes_read: int = 0
-    failures: dict[str, int] = field(default_factory=dict)
-    """Samples that could not be read, by class of exception."""
-    batches_of_worker: dict[int, int] = field(default_factory=dict)
-
-    @property
-    def samples_per_second(self) -> float:
-        """Given to the training loop."""
-        return self.num_samples / self.total_seconds if self.total_seconds else 0.0
 
 
 class SequenceLoader:
@@ -93,6 +71,7 @@ class SequenceLoader:
         quarantine: str | os.PathLike[str] | None = None,
         max_consecutive_failures: int = 100,
         max_failures: int | None = None,
+        progress: bool = False,
     ) -> None:
         """Plan; nothing is read yet.
 
@@ -119,6 +98,7 @@ class SequenceLoader:
             quarantine: JSON lines file for samples that could not be read; ranks other than 0 add their number to it.
             max_consecutive_failures: so many samples in a row that cannot be read stop the run.
             max_failures: more than so many altogether, too.
+            progress: show a bar, where stderr is a terminal.
 
         Raises:
             ValueError: settings that do not fit, see `BatchPlan` and `DecodeClips`.
@@ -146,6 +126,10 @@ class SequenceLoader:
             tail=tail,
             shuffle=shuffle,
         )
+        if not self.plan.num_batches():
+            raise ValueError(
+                f"no batch: {len(self.plan.sizes)} samples do not fill one of {self.plan.batch_sizes}, and tail='drop'"
+            )
         decode = DecodeClips(
             videos=None if videos is None else os.fspath(videos),
             frames=frames,  # type: ignore[arg-type]
@@ -184,6 +168,7 @@ class SequenceLoader:
             max_failures=max_failures,
         )
         self._data = _fingerprint(dataset)
+        self._progress = progress
         self._stats = LoaderStats()
         self._epoch = self._batch = 0
 
@@ -196,9 +181,14 @@ class SequenceLoader:
         epoch, count = self._epoch, len(self)
         self._positions.set(epoch, self._batch, count)
         start = asked = time.perf_counter()
-        for batch, notes in self._loader:
+        batches = self._loader
+        if self._progress:
+            batches = track(batches, label=f"epoch {epoch}", total=count - self._batch)
+        for batch, notes in batches:
             now = time.perf_counter()
-            self._note(batch, notes, wait_seconds=now - asked, total_seconds=now - start)
+            self._stats.add(batch, notes, wait_seconds=now - asked, total_seconds=now - start)
+            self._quarantine.note(notes.results)
+            self._stats.failures = dict(self._quarantine.counts)
             start = now
             # Before it is given: what the training loop has seen counts as done.
             self._batch += 1
@@ -206,18 +196,6 @@ class SequenceLoader:
                 self._epoch, self._batch = epoch + 1, 0
             yield batch
             asked = time.perf_counter()
-
-    def _note(self, batch: Batch, notes: BatchNotes, *, wait_seconds: float, total_seconds: float) -> None:
-        stats = self._stats
-        stats.num_batches += 1
-        stats.num_samples += int((batch.weights_B > 0).sum())
-        stats.wait_seconds += wait_seconds
-        stats.total_seconds += total_seconds
-        stats.decode_seconds += notes.decode_seconds
-        stats.num_bytes_read += notes.num_bytes_read
-        stats.batches_of_worker[notes.worker] = stats.batches_of_worker.get(notes.worker, 0) + 1
-        self._quarantine.note(notes.results)
-        stats.failures = dict(self._quarantine.counts)
 
     def stats(self) -> LoaderStats:
         """What was done since the loader was made."""

@@ -34,6 +34,7 @@ ORDER = (
     ("plan", "sample_sizes"),
     ("collation", "packing", "quarantine"),
     ("batch_reading",),
+    ("loader_stats",),
     ("loader",),
     ("processing",),
     ("hub",),

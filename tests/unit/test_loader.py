@@ -178,6 +178,8 @@ def test_mistakes_are_told_at_once(folder: Path, dataset: Any) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             loader_of(folder, dataset, **changes)
+    with pytest.raises(ValueError, match=r"22 samples do not fill one of .*50.*tail='drop'"):
+        loader_of(folder, dataset, batch_size=50, tail="drop")
     with pytest.raises(ValueError, match="epochs are counted from 0"):
         loader_of(folder, dataset).set_epoch(-1)
 
