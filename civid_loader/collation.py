@@ -86,6 +86,8 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> Batch:
 
 def _padded(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     """Tensors [N, T, ...] as one [B, N, T, ...] with 0 where one has fewer clips or frames than the largest."""
+    if len({tensor.shape for tensor in tensors}) == 1:
+        return torch.stack(list(tensors))
     num_clips, num_frames = (max(tensor.shape[axis] for tensor in tensors) for axis in (0, 1))
     padded = tensors[0].new_zeros((len(tensors), num_clips, num_frames, *tensors[0].shape[2:]))
     for row, tensor in zip(padded, tensors, strict=True):

@@ -79,4 +79,11 @@ def test_pin_memory_pins_every_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
     batch = collate([sample("a")]).pin_memory()
     assert isinstance(batch, Batch)
-    assert pinned == [(1, 1, 2, 3, 4, 6), (1, 1, 2), (1, 1, 2)]
+    assert pinned == [(1, 1, 2, 3, 4, 6), (1, 1, 2), (1, 1, 2), (1,)]
+
+
+def test_weights_and_what_transforms_added() -> None:
+    batch = collate([sample("a") | {"weight": 0.0, "gain": 2}, sample("b") | {"gain": 3}])
+    assert batch.weights_B.tolist() == [0, 1]
+    assert batch.extras == {"gain": [2, 3]}
+    assert collate([sample("a")]).extras == {}
