@@ -1,8 +1,8 @@
 """Decode runs of packets, and of each run no picture that is not needed.
 
 A run starts at a keyframe and ends with the last frame wanted of it; runs are independent, so threads share them out.
-Pictures that nothing refers to (half of an ordinary H.264 file) are left out unless they are wanted: the frames that
-come out are the same bit for bit, for 1.2 to 2 times less work.
+Pictures that nothing refers to (often half of an H.264 file) are left out unless they are wanted: the frames that come
+out are the same bit for bit, for less work (`tests/benchmarks/decode.py`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -225,7 +225,7 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Snapped:
-    """The keyframe nearest to each time of another sampler: 2 to 30 times less decoding, for other frames.
+    """The keyframe nearest to each time of another sampler: less decoding, for other frames.
 
     Times move by up to half the distance of keyframes, and may repeat. A clip without a keyframe keeps its times.
     """
