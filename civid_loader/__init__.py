@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from civid_loader.decoding import read_frames as read_frames
     from civid_loader.loader import SequenceLoader as SequenceLoader
     from civid_loader.loader_stats import LoaderStats as LoaderStats
+    from civid_loader.loader_stats import WorkerStats as WorkerStats
     from civid_loader.materialize import BuildReport as BuildReport
     from civid_loader.materialize import build as build
     from civid_loader.ordering import Mix as Mix
     from civid_loader.packets import PacketIndex as PacketIndex
+    from civid_loader.packing import PackClips as PackClips
+    from civid_loader.packing import PackedBatch as PackedBatch
     from civid_loader.packing import PackedFrames as PackedFrames
     from civid_loader.packing import pack_frames as pack_frames
     from civid_loader.plan import BatchPlan as BatchPlan
@@ -49,9 +52,11 @@ if TYPE_CHECKING:
     from civid_loader.transforms.image_grid import ImageGrid as ImageGrid
     from civid_loader.transforms.interleave import Interleave as Interleave
     from civid_loader.transforms.normalize_frames import NormalizeFrames as NormalizeFrames
+    from civid_loader.transforms.pad_frames import PadFrames as PadFrames
     from civid_loader.transforms.resample_fps import ResampleFps as ResampleFps
     from civid_loader.transforms.resize_frames import ResizeFrames as ResizeFrames
     from civid_loader.transforms.tokenize_text import TokenizeText as TokenizeText
+    from civid_loader.transforms.trim_frames import TrimFrames as TrimFrames
     from civid_loader.transforms.window_frames import WindowFrames as WindowFrames
     from civid_loader.unpacking import ArchiveReport as ArchiveReport
     from civid_loader.unpacking import UnpackReport as UnpackReport
@@ -81,8 +86,11 @@ _HOME = {
     "Middle": "sampling",
     "Mix": "ordering",
     "NormalizeFrames": "transforms.normalize_frames",
+    "PackClips": "packing",
+    "PackedBatch": "packing",
     "PackedFrames": "packing",
     "PacketIndex": "packets",
+    "PadFrames": "transforms.pad_frames",
     "ProbeReport": "probing.media_report",
     "ProxyReport": "reencoding.proxies",
     "RandomWindow": "sampling",
@@ -94,11 +102,13 @@ _HOME = {
     "Thirds": "sampling",
     "Times": "sampling",
     "TokenizeText": "transforms.tokenize_text",
+    "TrimFrames": "transforms.trim_frames",
     "Uniform": "sampling",
     "UniformEnds": "sampling",
     "UnpackReport": "unpacking",
     "Window": "sampling",
     "WindowFrames": "transforms.window_frames",
+    "WorkerStats": "loader_stats",
     "build": "materialize",
     "collate": "collation",
     "fit_buckets": "buckets",

@@ -3,7 +3,7 @@
 Legend: T frames, C = 3 channels (RGB), H height, W width; images are uint8.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, Final
 
@@ -12,7 +12,6 @@ import numpy.typing as npt
 import torch
 
 from civid_loader.errors import CorruptVideoError, MissingDependencyError, UnreadableVideoError
-from civid_loader.pixels import covering
 from civid_loader.videos import ByteSource, as_file
 
 _SAME_SECONDS: Final = 2e-3
@@ -24,7 +23,7 @@ def read_with_torchcodec(
     moments_seconds: npt.NDArray[np.float64],
     numbers: Sequence[int] | None,
     *,
-    size: tuple[int, int] | None,
+    fit: Callable[[torch.Tensor], torch.Tensor],
     device: str,
     threads: int,
 ) -> torch.Tensor:
@@ -57,7 +56,7 @@ def read_with_torchcodec(
                 f"torchcodec gives a frame {off_seconds.max():.3f} s from the one asked for; use backend='pyav'"
             )
         # One by one: a batch of full-size floats would not fit next to it.
-        return torch.stack([covering(image_CHW, size) for image_CHW in batch.data])
+        return torch.stack([fit(image_CHW) for image_CHW in batch.data])
 
 
 def _video_decoder() -> Any:

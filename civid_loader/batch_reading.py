@@ -5,21 +5,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Generic, Literal, TypeAlias
 
 import numpy as np
 import torch
 import xxhash
 
 from civid_loader.buckets import Bucket
-from civid_loader.collation import Batch, collate
+from civid_loader.collation import B, Sample, blank_like
 from civid_loader.errors import VideoError, VideoNotFoundError
+from civid_loader.pixels import CENTRE
 from civid_loader.plan import BatchPlan
 from civid_loader.quarantine import Failure
-from civid_loader.sampling import RandomWindow, Sampler
+from civid_loader.sampling import OfN, RandomWindow, Sampler
+from civid_loader.transforms.crop_frames import Place
 from civid_loader.transforms.decode_clips import DecodeClips
 
-Sample: TypeAlias = dict[str, Any]
 Transform: TypeAlias = Callable[[Sample, np.random.Generator], Sample]
 OnError = Literal["raise", "skip", "substitute"]
 Missing = Literal["error", "drop_clip", "skip_sample"]
@@ -32,6 +33,8 @@ class BatchNotes:
 
     results: tuple[Failure | None, ...]
     """Of each row tried, in order."""
+    num_samples: int
+    """Given to the training loop, without those that only fill up the batch."""
     decode_seconds: float
     """Of all threads together."""
     num_bytes_read: int
@@ -40,15 +43,19 @@ class BatchNotes:
 
 
 @dataclass(kw_only=True)
-class BatchReader(torch.utils.data.Dataset[tuple[Batch, BatchNotes]]):
+class BatchReader(torch.utils.data.Dataset[tuple[B, BatchNotes]], Generic[B]):
     """Batches by (epoch, number). Plain data, so it goes to any worker."""
 
     dataset: Any
     plan: BatchPlan
     rank: int
-    decode: DecodeClips
+    decode: Callable[..., DecodeClips]
+    """With `frames`, `size` and `crop_at`, which may differ from sample to sample."""
     frames: Sampler | RandomWindow
+    size: tuple[int, int] | None
+    crop: Place
     transforms: Sequence[Transform]
+    collate: Callable[[Sequence[Sample]], B]
     on_error: OnError
     missing: Missing
     decode_threads: int
@@ -57,7 +64,7 @@ class BatchReader(torch.utils.data.Dataset[tuple[Batch, BatchNotes]]):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_pools": {}}
 
-    def __getitem__(self, position: tuple[int, int]) -> tuple[Batch, BatchNotes]:
+    def __getitem__(self, position: tuple[int, int]) -> tuple[B, BatchNotes]:
         """The batch at (epoch, number)."""
         epoch, number = position
         planned = self.plan.batch(epoch, number, rank=self.rank)
@@ -66,18 +73,17 @@ class BatchReader(torch.utils.data.Dataset[tuple[Batch, BatchNotes]]):
         like = self._like(planned.bucket, [one.sample for one in reads if one.sample is not None])
         samples = []
         for read, weight in zip(reads, planned.weights.tolist(), strict=True):
-            sample = _blank(read.row_id, like) if read.sample is None else read.sample
+            sample = blank_like(like, sample_id=read.row_id) if read.sample is None else read.sample
             samples.append(sample | {"weight": 0.0 if read.sample is None else weight})
         info = torch.utils.data.get_worker_info()
         notes = BatchNotes(
             results=tuple(result for read in reads for result in read.results),
+            num_samples=sum(sample["weight"] > 0 for sample in samples),
             decode_seconds=sum(read.seconds for read in reads),
             num_bytes_read=sum(read.sample["num_bytes_read"] for read in reads if read.sample is not None),
             worker=info.id if info is not None else 0,
         )
-        for sample in samples:
-            sample.pop("num_bytes_read", None)
-        return collate(samples), notes
+        return self.collate(samples), notes
 
     def _in_threads(self, work: "Callable[[int], _Read]", rows: Sequence[int]) -> "list[_Read]":
         if self.decode_threads == 1:
@@ -112,11 +118,11 @@ class BatchReader(torch.utils.data.Dataset[tuple[Batch, BatchNotes]]):
     def _sample(self, data: Mapping[str, Any], epoch: int, bucket: Bucket | None) -> Sample:
         rng = sample_rng(self.plan.seed, epoch, data["sample_id"])
         frames = self.frames
-        if bucket is not None:
-            frames = replace(frames, n=bucket.num_frames)  # type: ignore[type-var]
+        if bucket is not None and isinstance(frames, OfN):
+            frames = replace(frames, n=bucket.num_frames)
         sampler = frames.draw(rng) if isinstance(frames, RandomWindow) else frames
-        size = (bucket.height, bucket.width) if bucket is not None else self.decode.size
-        decode = replace(self.decode, frames=sampler, size=size)
+        down, across = rng.random(2).tolist() if self.crop == "random" else CENTRE
+        decode = self.decode(frames=sampler, size=self._size(bucket), crop_at=(down, across))
         columns = decode({"sample_id": [data["sample_id"]], "clips": [data["clips"]]})
         sample: Sample = {name: values[0] for name, values in columns.items()} | {"row": data}
         for transform in self.transforms:
@@ -124,13 +130,15 @@ class BatchReader(torch.utils.data.Dataset[tuple[Batch, BatchNotes]]):
         sample.pop("row", None)
         return sample
 
-    def _like(self, bucket: Bucket | None, samples: Sequence[Sample]) -> torch.Tensor | None:
-        """Frames [N, T, C, H, W] such as this batch has; None where nobody knows."""
+    def _size(self, bucket: Bucket | None) -> tuple[int, int] | None:
+        return self.size if bucket is None else (bucket.height, bucket.width)
+
+    def _like(self, bucket: Bucket | None, samples: Sequence[Sample]) -> Sample | None:
+        """A sample such as this batch has; None where nobody knows."""
         if samples:
-            frames: torch.Tensor = samples[0]["frames_NTCHW"]
-            return frames
-        size = (bucket.height, bucket.width) if bucket is not None else self.decode.size
-        return None if size is None else torch.zeros((1, 1, 3, *size), dtype=torch.uint8)
+            return samples[0]
+        size = self._size(bucket)
+        return None if size is None else {"frames_NTCHW": torch.zeros((1, 1, 3, *size), dtype=torch.uint8)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,20 +159,3 @@ def sample_rng(seed: int, epoch: int, sample_id: str) -> np.random.Generator:
 
 def _failure(data: Mapping[str, Any], error: VideoError) -> Failure:
     return Failure(sample_id=data["sample_id"], error=type(error).__name__, message=str(error))
-
-
-def _blank(sample_id: str, like: torch.Tensor | None) -> Sample:
-    """A sample without a frame, that keeps the place of one that could not be read."""
-    if like is None:
-        raise ValueError(
-            f"sample {sample_id} and all others of its batch cannot be read, so nobody knows their size; pass size="
-        )
-    return {
-        "sample_id": sample_id,
-        "clip_ids": [None],
-        "frames_NTCHW": like.new_zeros((1, 1, *like.shape[2:])),
-        "mask_NT": torch.zeros((1, 1), dtype=torch.bool),
-        "pts_seconds_NT": torch.zeros((1, 1), dtype=torch.float64),
-        "texts": [None],
-        "num_bytes_read": 0,
-    }

@@ -6,7 +6,9 @@ Times are seconds from the first frame of the video stream, never frame number /
 # ruff: noqa: N806, N815 - tensors carry their shape.
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import BinaryIO, Final, Literal, TypeAlias, get_args
 
 import av.error
@@ -19,6 +21,7 @@ from civid_loader.errors import CorruptVideoError, TruncatedVideoError, Unreadab
 from civid_loader.frame_groups import decode_packets
 from civid_loader.packet_readers import InsufficientIndexError, StaleIndexError, open_packets
 from civid_loader.packets import TOLERANCE_SECONDS, Longs, PacketIndex
+from civid_loader.pixels import CENTRE, covering
 from civid_loader.sampling import ClipTimes, Sampler
 from civid_loader.stream import FAR_SECONDS
 from civid_loader.videos import ByteSource, bytes_source, file_source, open_video
@@ -53,6 +56,7 @@ def read_frames(
     *,
     span: tuple[float, float | None] | None = None,
     size: tuple[int, int] | None = None,
+    crop_at: tuple[float, float] = CENTRE,
     index: PacketIndex | bytes | None = None,
     backend: Backend = "auto",
     device: str = "cpu",
@@ -71,8 +75,9 @@ def read_frames(
         video: pointer, path, bytes, open binary file or byte source.
         at: sampler; its times count from the clip's start.
         span: [start, end) in seconds from the first frame of the video; end None = to the end; None = the whole file.
-        size: (height, width) in px: scaled with antialiasing to cover it, aspect ratio kept, then centre-cropped.
-            None keeps the size as displayed.
+        size: (height, width) in px: scaled with antialiasing to cover it, aspect ratio kept, then cropped. None keeps
+            the size as displayed.
+        crop_at: where the crop lies, down and across: (0, 0) is the upper left corner, (1, 1) the lower right one.
         index: `packet_index` of the media layer. It saves remote files and archives the reading of their header; local
             files need none. One that does not fit the file is not used, and the result says so.
         backend: "pyav", "torchcodec" (an extra; it cannot see damage), or "auto": pyav on the CPU, else torchcodec.
@@ -91,7 +96,7 @@ def read_frames(
         MissingDependencyError: the backend is not installed.
         ValueError: a span, size, backend or number of threads that is none; see also `open_video`.
     """
-    request = _Request.of(at, span=span, size=size, backend=backend, device=device, threads=threads)
+    request = _Request.of(at, span=span, size=size, crop_at=crop_at, backend=backend, device=device, threads=threads)
     deadline = Deadline(timeout_seconds)
     source = _source(video)
     stored = PacketIndex.from_bytes(index) if isinstance(index, bytes) else index
@@ -119,7 +124,8 @@ class _Request:
     start_seconds: float
     end_seconds: float
     """`FAR_SECONDS` for the end of the file."""
-    size: tuple[int, int] | None
+    fit: Callable[[torch.Tensor], torch.Tensor]
+    """An image [C, H, W] as it is wanted."""
     backend: Literal["pyav", "torchcodec"]
     device: str
     threads: int
@@ -131,6 +137,7 @@ class _Request:
         *,
         span: tuple[float, float | None] | None,
         size: tuple[int, int] | None,
+        crop_at: tuple[float, float],
         backend: Backend,
         device: str,
         threads: int | None,
@@ -141,6 +148,8 @@ class _Request:
             raise ValueError(f"span={span!r}: a span is (start_seconds, end_seconds or None) with 0 <= start < end")
         if size is not None and (len(size) != 2 or min(size) < 1):
             raise ValueError(f"size={size!r}: a size is (height, width) in px, both at least 1")
+        if len(crop_at) != 2 or not all(0 <= share <= 1 for share in crop_at):
+            raise ValueError(f"crop_at={crop_at!r}: two shares from 0 to 1, down and across")
         if backend not in get_args(Backend):
             raise ValueError(f"backend={backend!r}: must be one of {', '.join(get_args(Backend))}")
         if threads is not None and threads < 1:
@@ -153,7 +162,7 @@ class _Request:
             at=at,
             start_seconds=start_seconds,
             end_seconds=end_seconds,
-            size=size,
+            fit=partial(covering, size=size, crop_at=crop_at),
             backend=backend,
             device=device,
             threads=default_threads() if threads is None else threads,
@@ -191,7 +200,7 @@ def _read(
             is_corrupt = torch.zeros(len(times), dtype=torch.bool)
         else:
             images_TCHW, is_corrupt, lost_reason = decode_packets(
-                reader, wanted[numbers].tolist(), size=request.size, threads=request.threads, deadline=deadline
+                reader, wanted[numbers].tolist(), fit=request.fit, threads=request.threads, deadline=deadline
             )
     pts_seconds = torch.from_numpy(clip.pts_seconds[numbers])
     num_bytes_read = source.counters.num_bytes - num_bytes_before
@@ -213,7 +222,7 @@ def _by_torchcodec(source: ByteSource, index: PacketIndex, packets: Longs, reque
         source,
         index.seconds(index.pts[packets]),
         np.searchsorted(index.pts[index.shown], index.pts[packets]).tolist() if is_whole else None,
-        size=request.size,
+        fit=request.fit,
         device=request.device,
         threads=request.threads,
     )

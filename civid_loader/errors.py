@@ -81,6 +81,10 @@ class VideoTimeoutError(VideoError, TimeoutError):
     """Reading or decoding took longer than allowed."""
 
 
+class StuckVideoError(VideoTimeoutError):
+    """Reading or decoding does not come back at all; a thread of the process is stuck in it."""
+
+
 class TooManyFailedError(VideoError):
     """More clips cannot be read than `max_failed` allows."""
 

@@ -124,9 +124,16 @@ def _context(index: PacketIndex) -> VideoCodecContext:
 
 
 def decode_packets(
-    reader: PacketReader, packets: Sequence[int], *, size: tuple[int, int] | None, threads: int, deadline: Deadline
+    reader: PacketReader,
+    packets: Sequence[int],
+    *,
+    fit: Callable[[torch.Tensor], torch.Tensor],
+    threads: int,
+    deadline: Deadline,
 ) -> tuple[torch.Tensor, torch.Tensor, str | None]:
     """The frames of packets, in the order given, as (images TCHW, is_corrupt T, why some could not be decoded).
+
+    Each image goes through `fit`.
 
     Raises:
         InsufficientIndexError: frames do not come out, and nothing is damaged: another way of reading may do better.
@@ -135,7 +142,7 @@ def decode_packets(
     places: dict[int, list[int]] = {}
     for place, packet in enumerate(packets):
         places.setdefault(packet, []).append(place)
-    writer = ImageWriter(places, num_images=len(packets), rotation_degrees=index.rotation_degrees, size=size)
+    writer = ImageWriter(places, num_images=len(packets), rotation_degrees=index.rotation_degrees, fit=fit)
     is_corrupt, lost, lost_reason = torch.zeros(len(packets), dtype=torch.bool), list[int](), None
     groups = [Group(first=max(0, first), targets=targets) for first, targets in index.groups(list(places))]
     for batch in _batches(index, groups):

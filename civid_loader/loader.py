@@ -6,29 +6,31 @@ a run that was stopped anywhere goes on with the same batches, bit for bit.
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, Generic, cast, get_args
 
 import torch
 import xxhash
+from tqdm.auto import tqdm
 
-from civid_loader.batch_reading import BatchReader, Missing, OnError, Transform
+from civid_loader.batch_reading import BatchNotes, BatchReader, Missing, OnError, Transform
 from civid_loader.buckets import Bucket
-from civid_loader.collation import Batch
-from civid_loader.errors import LoaderStateError
+from civid_loader.collation import B, Sample, collate
+from civid_loader.errors import LoaderStateError, StuckVideoError
 from civid_loader.loader_stats import LoaderStats
 from civid_loader.ordering import Mix
 from civid_loader.plan import BatchPlan, Tail
-from civid_loader.progress import track
 from civid_loader.quarantine import Quarantine
-from civid_loader.sampling import RandomWindow, Sampler
+from civid_loader.sampling import Middle, OfN, RandomWindow, Sampler
+from civid_loader.transforms.crop_frames import Place
 from civid_loader.transforms.decode_clips import DecodeClips
 
 STATE_VERSION: Final = 1
 
 
-class SequenceLoader:
+class SequenceLoader(Generic[B]):
     """Batches of a dataset, decoded, in an order that depends on seed and epoch only; an iterable of one epoch.
 
     ```python
@@ -47,8 +49,10 @@ class SequenceLoader:
         videos: str | os.PathLike[str] | None,
         frames: Sampler | RandomWindow,
         size: tuple[int, int] | None = None,
+        crop: Place = "centre",
         captions: Sequence[str] | None = None,
         transforms: Sequence[Transform] = (),
+        collate: Callable[[Sequence[Sample]], B] = cast(Any, collate),  # noqa: B008 - of the default kind of batch
         batch_size: int | None = None,
         buckets: Sequence[Bucket] | None = None,
         sizes: Any = None,
@@ -80,8 +84,10 @@ class SequenceLoader:
             videos: the video root, see `DecodeClips`.
             frames: which frames of a clip; with buckets its `n` is that of the bucket.
             size: (height, width) in px; with buckets that of the bucket.
+            crop: to that size: centre, or random: one place for all clips of a sample, drawn for each epoch.
             captions: kinds in order of preference, see `DecodeClips`.
             transforms: each `(sample, rng) -> sample`; the sample is that of `DecodeClips`, with the row as `row`.
+            collate: makes a batch of samples; `PackClips` packs clips of different lengths instead of padding them.
             batch_size, buckets, max_frames, max_pixels, mix, tail, shuffle, seed: see `BatchPlan`.
             sizes: [N, 3] (frames, height, width) of each row, where there are buckets; see `read_sizes`.
             rank: of this process; None: that of `torch.distributed`, or 0.
@@ -94,21 +100,23 @@ class SequenceLoader:
             on_error: a sample that cannot be read: raise, skip (it stays, without frames, with weight 0), or take
                 another of its bucket.
             missing: a clip without a file: error (see `on_error`), drop_clip (its place stays empty), or skip_sample.
-            decode_timeout_seconds: for each clip; longer is an error.
+            decode_timeout_seconds: for each clip; longer is an error. Where a call does not return even then, the
+                workers are replaced, which ends it; without workers its thread stays behind.
             quarantine: JSON lines file for samples that could not be read; ranks other than 0 add their number to it.
             max_consecutive_failures: so many samples in a row that cannot be read stop the run.
             max_failures: more than so many altogether, too.
-            progress: show a bar, where stderr is a terminal.
+            progress: show a bar (tqdm), where stderr is a terminal.
 
         Raises:
             ValueError: settings that do not fit, see `BatchPlan` and `DecodeClips`.
         """
-        for name, value, options in (("on_error", on_error, OnError), ("missing", missing, Missing)):
+        given = (("on_error", on_error, OnError), ("missing", missing, Missing), ("crop", crop, Place))
+        for name, value, options in given:
             if value not in get_args(options):
                 raise ValueError(f"{name}={value!r}: must be one of {', '.join(get_args(options))}")
         if buckets is not None and sizes is None:
             raise ValueError("buckets need sizes=: (frames, height, width) of each row, as `read_sizes` finds them")
-        if buckets is not None and not hasattr(frames, "n"):
+        if buckets is not None and not isinstance(frames, OfN):
             raise ValueError(f"frames={frames!r}: buckets need a sampler with a number of frames, such as Uniform(16)")
         self.rank = _distributed("get_rank", 0) if rank is None else rank
         world_size = _distributed("get_world_size", 1) if world_size is None else world_size
@@ -130,15 +138,15 @@ class SequenceLoader:
             raise ValueError(
                 f"no batch: {len(self.plan.sizes)} samples do not fill one of {self.plan.batch_sizes}, and tail='drop'"
             )
-        decode = DecodeClips(
+        decode = partial(
+            DecodeClips,
             videos=None if videos is None else os.fspath(videos),
-            frames=frames,  # type: ignore[arg-type]
-            size=size,
             captions=captions,
             missing="mask" if missing == "drop_clip" else "error",
             threads=1,
             timeout_seconds=decode_timeout_seconds,
         )
+        decode(frames=Middle())  # which checks the rest
         self._positions = _Positions()
         reader = BatchReader(
             dataset=dataset,
@@ -146,12 +154,16 @@ class SequenceLoader:
             rank=self.rank,
             decode=decode,
             frames=frames,
+            size=size,
+            crop=crop,
             transforms=tuple(transforms),
+            collate=collate,
             on_error=on_error,
             missing=missing,
             decode_threads=decode_threads,
         )
-        self._loader: Any = torch.utils.data.DataLoader(
+        self._make_workers: Callable[[], Any] = partial(
+            torch.utils.data.DataLoader,
             reader,
             batch_size=None,
             sampler=self._positions,
@@ -161,6 +173,7 @@ class SequenceLoader:
             pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
             multiprocessing_context=multiprocessing_context if num_workers else None,
         )
+        self._workers = self._make_workers()
         path = None if quarantine is None else Path(quarantine)
         self._quarantine = Quarantine(
             path.with_name(f"{path.name}.{self.rank}") if path is not None and self.rank else path,
@@ -176,26 +189,33 @@ class SequenceLoader:
         """Batches of the current epoch, those that are done included."""
         return self.plan.num_batches(self._epoch)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[B]:
         """What is left of the current epoch; then the next one is the current."""
-        epoch, count = self._epoch, len(self)
-        self._positions.set(epoch, self._batch, count)
-        start = asked = time.perf_counter()
-        batches = self._loader
-        if self._progress:
-            batches = track(batches, label=f"epoch {epoch}", total=count - self._batch)
-        for batch, notes in batches:
-            now = time.perf_counter()
-            self._stats.add(batch, notes, wait_seconds=now - asked, total_seconds=now - start)
-            self._quarantine.note(notes.results)
-            self._stats.failures = dict(self._quarantine.counts)
-            start = now
-            # Before it is given: what the training loop has seen counts as done.
-            self._batch += 1
-            if self._batch == count:
-                self._epoch, self._batch = epoch + 1, 0
-            yield batch
-            asked = time.perf_counter()
+        epoch, count, number = self._epoch, len(self), self._batch
+        is_hidden = None if self._progress else True  # None: where stderr is no terminal
+        with tqdm(desc=f"epoch {epoch}", total=count, initial=number, unit="batch", disable=is_hidden) as bar:
+            start = asked = time.perf_counter()
+            while number < count:
+                for batch, notes in self._batches(epoch, number, count):
+                    now = time.perf_counter()
+                    self._stats.add(notes, wait_seconds=now - asked, total_seconds=now - start)
+                    self._quarantine.note(notes.results)
+                    start, number = now, number + 1
+                    # Before it is given: what the training loop has seen counts as done.
+                    self._epoch, self._batch = (epoch, number) if number < count else (epoch + 1, 0)
+                    bar.set_postfix_str(f"waiting {self._stats.wait_share:.0%}", refresh=False)
+                    bar.update()
+                    yield batch
+                    asked = time.perf_counter()
+
+    def _batches(self, epoch: int, start: int, stop: int) -> Iterator[tuple[B, BatchNotes]]:
+        """Batches of an epoch, up to one in which a call got stuck: then the workers are new, and the rest is to do."""
+        self._positions.set(epoch, start, stop)
+        for batch, notes in self._workers:
+            yield batch, notes
+            if any(failure is not None and failure.error == StuckVideoError.__name__ for failure in notes.results):
+                self._workers = self._make_workers()
+                return
 
     def stats(self) -> LoaderStats:
         """What was done since the loader was made."""

@@ -3,7 +3,19 @@
 from dataclasses import dataclass, field
 
 from civid_loader.batch_reading import BatchNotes
-from civid_loader.collation import Batch
+
+
+@dataclass(kw_only=True, slots=True)
+class WorkerStats:
+    """What one worker process has done; without workers all is done by number 0, the training process."""
+
+    num_batches: int = 0
+    decode_seconds: float = 0.0
+    """Of all its threads together, transforms included."""
+    num_bytes_read: int = 0
+    """Of video files."""
+    num_failures: int = 0
+    """Samples that could not be read, each as often as it was tried."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -16,24 +28,42 @@ class LoaderStats:
     """The training loop waited so long for batches."""
     total_seconds: float = 0.0
     """From the first batch asked for to the last one given, over all epochs."""
-    decode_seconds: float = 0.0
-    """Of all workers and threads together."""
-    num_bytes_read: int = 0
     failures: dict[str, int] = field(default_factory=dict)
     """Samples that could not be read, by class of exception."""
-    batches_of_worker: dict[int, int] = field(default_factory=dict)
+    workers: dict[int, WorkerStats] = field(default_factory=dict)
+    """By number of the worker."""
 
     @property
     def samples_per_second(self) -> float:
         """Given to the training loop."""
         return self.num_samples / self.total_seconds if self.total_seconds else 0.0
 
-    def add(self, batch: Batch, notes: BatchNotes, *, wait_seconds: float, total_seconds: float) -> None:
+    @property
+    def wait_share(self) -> float:
+        """Of the time from the first batch asked for to the last one given, that the training loop waited."""
+        return self.wait_seconds / self.total_seconds if self.total_seconds else 0.0
+
+    @property
+    def decode_seconds(self) -> float:
+        """Of all workers and threads together."""
+        return sum(worker.decode_seconds for worker in self.workers.values())
+
+    @property
+    def num_bytes_read(self) -> int:
+        """Of video files, by all workers."""
+        return sum(worker.num_bytes_read for worker in self.workers.values())
+
+    def add(self, notes: BatchNotes, *, wait_seconds: float, total_seconds: float) -> None:
         """Count a batch."""
         self.num_batches += 1
-        self.num_samples += int((batch.weights_B > 0).sum())
+        self.num_samples += notes.num_samples
         self.wait_seconds += wait_seconds
         self.total_seconds += total_seconds
-        self.decode_seconds += notes.decode_seconds
-        self.num_bytes_read += notes.num_bytes_read
-        self.batches_of_worker[notes.worker] = self.batches_of_worker.get(notes.worker, 0) + 1
+        worker = self.workers.setdefault(notes.worker, WorkerStats())
+        worker.num_batches += 1
+        worker.decode_seconds += notes.decode_seconds
+        worker.num_bytes_read += notes.num_bytes_read
+        for failure in notes.results:
+            if failure is not None:
+                worker.num_failures += 1
+                self.failures[failure.error] = self.failures.get(failure.error, 0) + 1

@@ -1,17 +1,20 @@
 """Clips of different lengths in packs of one length, so that little of a batch is padding (MiraDiT, Frame N' Pack).
 
-Legend: P packs, T = max_frames places of a pack, C channels, H height, W width.
+Legend: P packs, T = max_frames places of a pack, S clips in them, B samples, C channels, H height, W width.
 """
 # ruff: noqa: N802, N803, N806, N815 - tensors carry their shape.
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from civid_loader.collation import Movable, check_alike, frame_rates, stack_extras
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class PackedFrames:
+class PackedFrames(Movable):
     """Clips one after the other in packs. Where the mask is False there is no frame, and all the rest is 0."""
 
     frames_PTCHW: torch.Tensor
@@ -47,6 +50,98 @@ class PackedFrames:
             values_PT[pack, start : start + length]
             for (pack, start), length in zip(self.place, self.lengths, strict=True)
         ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class PackedBatch(Movable):
+    """What the training loop gets where batches are packed: the clips of all samples, but for those without a frame."""
+
+    packed: PackedFrames
+    """The frames, and which clip each is of: a number below S."""
+    pts_seconds_PT: torch.Tensor
+    """float64: when each frame appears, in seconds from its clip's start; 0 where there is none."""
+    fps_S: torch.Tensor
+    """float64: rate of the frames given, see `frame_rates`; NaN where a clip has no two that differ in time."""
+    texts: list[str | None]
+    """S captions; None where there is none."""
+    clip_ids: list[str]
+    """S."""
+    samples_S: torch.Tensor
+    """int64: which sample each clip is of, below B."""
+    weights_S: torch.Tensor
+    """float32: 0 for clips of samples that only fill up the batch; else 1."""
+    sample_ids: list[str]
+    """B, those without a frame too."""
+    extras: Mapping[str, Any]
+    """What transforms added to the samples, see `stack_extras`."""
+
+    @property
+    def padding_share(self) -> float:
+        """Of all places for frames, those without one, from 0 to 1."""
+        return self.packed.padding_share
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackClips:
+    """Samples in, `PackedBatch` out; for `SequenceLoader(collate=)` or a `DataLoader`.
+
+    P is what first-fit decreasing needs for the clips of the batch, so it differs from batch to batch. A budget of
+    tokens is one of frames: 4,096 tokens at 16 x 16 per frame are `max_frames=16`. A batch in which no clip has a frame
+    has one empty pack.
+
+    Raises, when called:
+        ValueError: no samples; samples that differ in height, width or type; a clip with more than `max_frames`.
+    """
+
+    max_frames: int
+    """Places of a pack, T, >= 1."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.max_frames, int) or self.max_frames < 1:
+            raise ValueError(f"PackClips(max_frames={self.max_frames!r}): a whole number of frames of at least 1")
+
+    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> PackedBatch:
+        """Samples as `DecodeClips` makes them."""
+        check_alike(samples)
+        shown = [
+            (b, n, mask_T)
+            for b, sample in enumerate(samples)
+            for n, mask_T in enumerate(sample["mask_NT"])
+            if mask_T.any()
+        ]
+        clips = [samples[b]["frames_NTCHW"][n][mask_T] for b, n, mask_T in shown]
+        packed = (
+            pack_frames(clips, max_frames=self.max_frames)
+            if clips
+            else _empty_pack(samples[0]["frames_NTCHW"][0], max_frames=self.max_frames)
+        )
+        pts_seconds_PT = torch.zeros(packed.mask_PT.shape, dtype=torch.float64)
+        for (b, n, mask_T), view in zip(shown, packed.unpack(pts_seconds_PT), strict=True):
+            view.copy_(samples[b]["pts_seconds_NT"][n][mask_T])
+        rates = [frame_rates(samples[b]["pts_seconds_NT"][n], mask_T) for b, n, mask_T in shown]
+        return PackedBatch(
+            packed=packed,
+            pts_seconds_PT=pts_seconds_PT,
+            fps_S=torch.stack(rates) if rates else torch.zeros(0, dtype=torch.float64),
+            texts=[samples[b]["texts"][n] for b, n, _ in shown],
+            clip_ids=[samples[b]["clip_ids"][n] for b, n, _ in shown],
+            samples_S=torch.tensor([b for b, _, _ in shown], dtype=torch.int64),
+            weights_S=torch.tensor([samples[b].get("weight", 1.0) for b, _, _ in shown], dtype=torch.float32),
+            sample_ids=[sample["sample_id"] for sample in samples],
+            extras=stack_extras(samples),
+        )
+
+
+def _empty_pack(like_TCHW: torch.Tensor, *, max_frames: int) -> PackedFrames:
+    mask_PT = torch.zeros((1, max_frames), dtype=torch.bool)
+    return PackedFrames(
+        frames_PTCHW=like_TCHW.new_zeros((1, max_frames, *like_TCHW.shape[1:])),
+        mask_PT=mask_PT,
+        segment_PT=torch.zeros_like(mask_PT, dtype=torch.int64),
+        position_PT=torch.zeros_like(mask_PT, dtype=torch.int64),
+        lengths=(),
+        place=(),
+    )
 
 
 def pack_frames(clips: Sequence[torch.Tensor], *, max_frames: int) -> PackedFrames:

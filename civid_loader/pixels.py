@@ -5,7 +5,8 @@ Legend: C = 3 channels (RGB), H height, W width; images are uint8.
 # ruff: noqa: N803, N806 - tensors carry their shape.
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import ceil
 from threading import Lock, local
 from typing import Any, Final
 
@@ -21,6 +22,8 @@ from civid_loader.errors import UnreadableVideoError
 # From PyAV 17 on the conversion starts threads of its own unless told not to; before, it knows no such argument.
 _ONE_THREAD: Final[dict[str, Any]] = {"threads": 1} if int(av.__version__.partition(".")[0]) >= 17 else {}
 
+CENTRE: Final = (0.5, 0.5)
+
 # The threads of OpenMP do not survive a fork, and torch would wait for them for ever; loader workers do the same.
 os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
@@ -34,11 +37,11 @@ class ImageWriter:
         *,
         num_images: int,
         rotation_degrees: int,
-        size: tuple[int, int] | None,
+        fit: Callable[[torch.Tensor], torch.Tensor],
     ) -> None:
-        """`places`: packet -> where its frame goes, among `num_images`. `size`: see `covering`."""
+        """`places`: packet -> where its frame goes, among `num_images`. `fit`: for each image, see `covering`."""
         self._places, self._num_images = places, num_images
-        self._rotation_degrees, self._size = rotation_degrees, size
+        self._rotation_degrees, self._fit = rotation_degrees, fit
         self._images_TCHW: torch.Tensor | None = None
         self._lock, self._own = Lock(), local()
 
@@ -46,7 +49,7 @@ class ImageWriter:
         """Convert the frame of a packet and keep it."""
         if not hasattr(self._own, "reformatter"):
             self._own.reformatter = VideoReformatter()
-        image_CHW = covering(self._rgb(frame, self._own.reformatter), self._size)
+        image_CHW = self._fit(self._rgb(frame, self._own.reformatter))
         with self._lock:
             if self._images_TCHW is None:
                 self._images_TCHW = torch.empty((self._num_images, *image_CHW.shape), dtype=torch.uint8)
@@ -78,8 +81,13 @@ def _strided(rows: np.ndarray[Any, np.dtype[np.uint8]], width: int) -> np.ndarra
     return np.lib.stride_tricks.as_strided(rows, (rows.shape[0], width, 3), (rows.strides[0], 3, 1))
 
 
-def covering(image_CHW: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
-    """Scale to the smallest image that covers `size`, then crop its centre. 1280x720 for (256, 256): 455x256 first."""
+def covering(
+    image_CHW: torch.Tensor, size: tuple[int, int] | None, crop_at: tuple[float, float] = CENTRE
+) -> torch.Tensor:
+    """Scale to the smallest image that covers `size`, then crop. 1280x720 for (256, 256): 455x256 first.
+
+    `crop_at`: of the rows and columns left over, the shares that lie above and left of the crop.
+    """
     if size is None:
         return image_CHW
     height, width = image_CHW.shape[1:]
@@ -87,5 +95,6 @@ def covering(image_CHW: torch.Tensor, size: tuple[int, int] | None) -> torch.Ten
     scaled = max(size[0], round(height * scale)), max(size[1], round(width * scale))
     if scaled != (height, width):
         image_CHW = interpolate(image_CHW[None], size=scaled, mode="bilinear", antialias=True)[0]
-    top, left = (scaled[0] - size[0]) // 2, (scaled[1] - size[1]) // 2
+    # Halves are rounded down: the centre of an odd room is its upper left one.
+    top, left = (ceil(share * (scaled[i] - size[i]) - 0.5) for i, share in enumerate(crop_at))
     return image_CHW[:, top : top + size[0], left : left + size[1]]

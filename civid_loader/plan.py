@@ -42,6 +42,8 @@ class BucketReport:
     num_filling: int
     """Rows with weight 0, that fill up the last batch."""
     num_dropped: int
+    scale: float
+    """Mean factor of height and width; above 1 pictures get larger."""
     crop_share: float
     """Mean share of the scaled picture that is cropped away."""
     upscaled_share: float
@@ -175,11 +177,11 @@ class BatchPlan:
         for b, batch_size in enumerate(self.batch_sizes):
             rows = of.drawn[self._bucket_of[of.drawn] == b]
             batches = of.buckets == b
-            crop = upscaled = padding = 0.0
+            scale, crop, upscaled, padding = 1.0, 0.0, 0.0, 0.0
             if self.buckets and len(rows):
                 change = fit(self.sizes[rows], self.buckets[b : b + 1])
                 crop, padding = float(change.crop_share.mean()), float(change.padding_share.mean())
-                upscaled = float((change.scale > 1).mean())
+                scale, upscaled = float(change.scale.mean()), float((change.scale > 1).mean())
             num_real = int(of.num_real[batches].sum())
             reports.append(
                 BucketReport(
@@ -189,6 +191,7 @@ class BatchPlan:
                     num_batches=int(batches.sum()),
                     num_filling=int(of.lengths[batches].sum()) - num_real,
                     num_dropped=len(rows) - num_real,
+                    scale=scale,
                     crop_share=crop,
                     upscaled_share=upscaled,
                     padding_share=padding,

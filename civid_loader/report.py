@@ -74,15 +74,17 @@ def print_plan(plan: "BatchPlan", found: "SampleSizes") -> None:
     """Bucket by bucket what an epoch does to the samples."""
     console = Console()
     table = Table(title=f"{len(found.sizes):,} samples, {plan.world_size} ranks", title_justify="left")
-    for name in ("bucket", "samples", "batch", "steps", "fill", "drop", "crop", "scale up", "pad"):
+    for name in ("bucket", "samples", "batch", "steps", "fill", "drop", "scale", "enlarged", "crop", "pad"):
         table.add_column(name, justify="left" if name == "bucket" else "right", no_wrap=name == "bucket")
     reports = plan.report()
     for one in reports:
         shape = one.bucket
         name = "all" if shape is None else f"{shape.num_frames}x{shape.height}x{shape.width}"
         counts = (one.num_samples, one.batch_size, one.num_batches, one.num_filling, one.num_dropped)
-        shares = (one.crop_share, one.upscaled_share, one.padding_share)
-        table.add_row(name, *(f"{count:,}" for count in counts), *(f"{share:.1%}" for share in shares))
+        shares = (one.upscaled_share, one.crop_share, one.padding_share)
+        table.add_row(
+            name, *(f"{count:,}" for count in counts), f"{one.scale:.2f}x", *(f"{share:.1%}" for share in shares)
+        )
     console.print(table)
     steps = plan.num_batches()
     dropped, filling = (sum(getattr(one, name) for one in reports) for name in ("num_dropped", "num_filling"))

@@ -6,7 +6,7 @@ Times are seconds from the clip's first moment; the frame at time t is the last 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -179,6 +179,10 @@ class RandomWindow:
     def draw(self, rng: np.random.Generator) -> Window:
         """The window of one sample."""
         return Window(self.n, self.stride, start=float(rng.random()))
+
+
+OfN: TypeAlias = Uniform | UniformEnds | Thirds | Window | RandomWindow
+"""Those that give `n` frames, so that a bucket can say how many."""
 
 
 @dataclass(frozen=True, slots=True)

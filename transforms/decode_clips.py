@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, get_args
 import torch
 
 from civid_loader.captions import check_kinds, text_of
+from civid_loader.deadlines import run_within
 from civid_loader.decoding import DEFAULT_TIMEOUT_SECONDS, Frames, read_frames
 from civid_loader.errors import (
     CorruptVideoError,
@@ -19,6 +20,7 @@ from civid_loader.errors import (
     VideoNotFoundError,
     VideoTimeoutError,
 )
+from civid_loader.pixels import CENTRE
 from civid_loader.sampling import Sampler
 from civid_loader.schema import SINGLE_CAPTION_KINDS
 from civid_loader.videos import open_video
@@ -53,6 +55,8 @@ class DecodeClips:
     """Times of each clip to decode."""
     size: tuple[int, int] | None = None
     """(height, width) in px, see `read_frames`; None = as stored, if all clips of a sample agree."""
+    crop_at: tuple[float, float] = CENTRE
+    """Where the crop to `size` lies, see `read_frames`; the same for all clips."""
     captions: Sequence[str] | None = None
     """Kinds in order of preference, of `schema.SINGLE_CAPTION_KINDS` (no transitions); None = `DEFAULT_CAPTIONS`."""
     missing: Missing = "error"
@@ -64,7 +68,7 @@ class DecodeClips:
     threads: int | None = None
     """Of the decoder, see `read_frames`; None: one in a worker process, else as many as there are cores."""
     timeout_seconds: float | None = DEFAULT_TIMEOUT_SECONDS
-    """For each clip, see `read_frames`."""
+    """For each clip. A call that does not return even then is left behind in its thread, and is an error too."""
 
     def __post_init__(self) -> None:
         for name, options in (("missing", Missing), ("damaged", Missing), ("repeats", Repeats)):
@@ -98,17 +102,9 @@ class DecodeClips:
         try:
             if clip["video"] is None:
                 raise VideoNotFoundError("upstream names no video")
-            video = open_video(clip["video"], root=self.videos, dataset=self.videos)
-            frames = read_frames(
-                video,
-                self.frames,
-                span=span,
-                size=self.size,
-                threads=self.threads,
-                timeout_seconds=self.timeout_seconds,
-            )
+            frames = run_within(self.timeout_seconds, lambda: self._read(clip["video"], span))
             if self.damaged == "error" and bool(frames.is_corrupt.any()):
-                raise CorruptVideoError(f"{video.name}: {int(frames.is_corrupt.sum())} of its frames are damaged")
+                raise CorruptVideoError(f"{clip['video']}: {int(frames.is_corrupt.sum())} of its frames are damaged")
         except VideoNotFoundError as error:
             if self.missing == "error":
                 raise error.within(where, cure="missing='mask' keeps its place empty") from error
@@ -120,6 +116,17 @@ class DecodeClips:
         except VideoError as error:
             raise error.within(where) from error
         return frames
+
+    def _read(self, pointer: str, span: tuple[float, float | None] | None) -> Frames:
+        return read_frames(
+            open_video(pointer, root=self.videos, dataset=self.videos),
+            self.frames,
+            span=span,
+            size=self.size,
+            crop_at=self.crop_at,
+            threads=self.threads,
+            timeout_seconds=self.timeout_seconds,
+        )
 
     def _stack(self, sample_id: str, clips: Sequence[Frames | None]) -> dict[str, torch.Tensor]:
         """One tensor of all clips; places without a frame stay 0."""

@@ -3,7 +3,9 @@ from typing import Any
 import pytest
 import torch
 
-from civid_loader.collation import Batch, collate
+from civid_loader.collation import Batch, blank_like, collate, frame_rates
+from civid_loader.transforms.interleave import VideoItem
+from support.samples import a_sample
 
 
 def sample(
@@ -79,7 +81,7 @@ def test_pin_memory_pins_every_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
     batch = collate([sample("a")]).pin_memory()
     assert isinstance(batch, Batch)
-    assert pinned == [(1, 1, 2, 3, 4, 6), (1, 1, 2), (1, 1, 2), (1,)]
+    assert pinned == [(1, 1, 2, 3, 4, 6), (1, 1, 2), (1, 1, 2), (1, 1), (1,)]
 
 
 def test_weights_and_what_transforms_added() -> None:
@@ -87,3 +89,43 @@ def test_weights_and_what_transforms_added() -> None:
     assert batch.weights_B.tolist() == [0, 1]
     assert batch.extras == {"gain": [2, 3]}
     assert collate([sample("a")]).extras == {}
+
+
+def test_rates_are_those_of_the_frames_given() -> None:
+    batch = collate([a_sample(5, 1, fps=25.0), a_sample(3, 0, fps=4.0)])
+    assert batch.fps_BN[:, 0].tolist() == pytest.approx([25, 4])
+    assert batch.fps_BN[:, 1].isnan().all(), "of one frame there is no rate, nor of none"
+    unordered = torch.tensor([1.0, 0.0, 0.5, 9.0])
+    assert float(frame_rates(unordered, torch.tensor([True, True, True, False]))) == 2
+    assert frame_rates(torch.ones(3), torch.ones(3, dtype=torch.bool)).isnan(), "the same frame again and again"
+    assert batch.padding_share == pytest.approx(11 / 20)
+
+
+def test_what_transforms_added_is_stacked_where_it_can_be() -> None:
+    one, two = a_sample(2, 2) | {"note": "a"}, a_sample(2) | {"note": "b"}
+    one |= {"tokens": {"input_ids": torch.ones((2, 5)), "lengths": [5, 5]}, "area": torch.tensor(0.5)}
+    two |= {"tokens": {"input_ids": torch.ones((1, 5)), "lengths": [5]}, "area": torch.tensor(0.25)}
+    extras = collate([one, two]).extras
+    assert extras["note"] == ["a", "b"]
+    assert extras["area"].tolist() == [0.5, 0.25]
+    assert extras["tokens"]["input_ids"].tolist() == [[[1] * 5] * 2, [[1] * 5, [0] * 5]]
+    assert extras["tokens"]["lengths"] == [[5, 5], [5]]
+    two["tokens"] = {"input_ids": torch.ones((1, 7)), "lengths": [7]}
+    assert [ids.shape for ids in collate([one, two]).extras["tokens"]["input_ids"]] == [(2, 5), (1, 7)]
+
+
+def test_tensors_move_however_deep_they_lie() -> None:
+    item = VideoItem(clip_index=0, frames_TCHW=torch.zeros((1, 3, 2, 2)), pts_seconds_T=torch.zeros(1))
+    sample = a_sample(2) | {"items": (item,), "tokens": {"input_ids": torch.ones((1, 5))}}
+    moved = collate([sample]).to("meta")
+    assert moved.extras["items"][0][0].frames_TCHW.is_meta
+    assert moved.extras["tokens"]["input_ids"].is_meta
+    assert moved.fps_BN.is_meta
+
+
+def test_an_empty_place_has_all_that_the_others_have() -> None:
+    good = a_sample(2, 2) | {"tokens": {"input_ids": torch.ones((2, 5))}, "note": "a"}
+    batch = collate([good, blank_like(good, sample_id="bad")])
+    assert batch.extras["tokens"]["input_ids"].shape == (2, 2, 5)
+    assert not batch.extras["tokens"]["input_ids"][1].any()
+    assert (batch.extras["note"], batch.sample_ids) == (["a", None], ["s0", "bad"])

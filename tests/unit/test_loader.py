@@ -1,5 +1,6 @@
 """The loader never loses its place: whatever stops it, and with whatever workers and ranks it goes on."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from civid_loader.buckets import Bucket
 from civid_loader.errors import LoaderStateError
 from civid_loader.loader import SequenceLoader
 from civid_loader.ordering import Mix
-from civid_loader.sampling import RandomWindow, Uniform
+from civid_loader.packing import PackClips
+from civid_loader.sampling import All, RandomWindow, Uniform
 from support.media import read_numbers
 from support.training import dataset_of, digest, prove_resume, run, samples_of, write_videos
 
@@ -56,7 +58,8 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     [
         ({"num_workers": 0}, {"num_workers": 0}),
         ({"num_workers": 2}, {"num_workers": 0}),
-        ({"num_workers": 0}, {"num_workers": 3}),
+        ({"num_workers": 1}, {"num_workers": 4}),
+        ({"num_workers": 4}, {"num_workers": 3}),
         ({"world_size": 1}, {"world_size": 2}),
         ({"world_size": 4}, {"world_size": 2, "num_workers": 1}),
         ({"world_size": 2}, {"world_size": 2}),
@@ -116,6 +119,51 @@ def test_buckets_decide_size_and_number_of_frames(folder: Path, dataset: Any) ->
     assert shapes == {(4, 3, 32, 48), (8, 3, 16, 16)}
 
 
+def test_clips_of_different_lengths_are_packed(folder: Path, dataset: Any) -> None:
+    loader = SequenceLoader(
+        dataset, videos=folder, frames=All(), size=(16, 16), batch_size=6, collate=PackClips(max_frames=24)
+    )
+    batches = list(loader)
+    lengths = {
+        name: length
+        for batch in batches
+        for name, length, weight in zip(batch.clip_ids, batch.packed.lengths, batch.weights_S.tolist(), strict=True)
+        if weight
+    }
+    assert lengths == {f"c{i}": 8 + i % 5 for i in range(NUM_ROWS)}
+    assert all(batch.padding_share < 0.4 for batch in batches)
+    assert loader.stats().num_samples == NUM_ROWS
+
+
+def test_random_crops_lie_anywhere_and_stay_with_seed_epoch_and_sample(folder: Path, dataset: Any) -> None:
+    def crops(epoch: int = 0, **settings: Any) -> dict[str, torch.Tensor]:
+        loader = loader_of(folder, dataset, frames=Uniform(1), **{"size": (8, 48), "crop": "random"} | settings)
+        loader.set_epoch(epoch)
+        pairs = (pair for batch in loader for pair in zip(batch.sample_ids, batch.frames_BNTCHW, strict=True))
+        return dict(pairs)
+
+    first, again, next_epoch, centre = crops(), crops(num_workers=2), crops(1), crops(crop="centre")
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert sum(not torch.equal(first[name], next_epoch[name]) for name in first) > 4, (
+        "some pictures are alike in several places"
+    )
+    assert sum(not torch.equal(first[name], centre[name]) for name in first) > 4
+    in_bucket = crops(size=None, buckets=[Bucket(num_frames=1, height=8, width=48)], sizes=sizes(dataset))
+    assert all(torch.equal(first[name], in_bucket[name]) for name in first), "within a bucket too"
+
+
+def test_a_bar_on_a_terminal(folder: Path, dataset: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for progress in (True, False):
+        shown = Terminal()
+        monkeypatch.setattr("sys.stderr", shown)
+        list(loader_of(folder, dataset, progress=progress))
+        assert ("epoch 0: 100%" in shown.getvalue() and "waiting" in shown.getvalue()) == progress
+
+
 def test_transforms_get_the_row_and_the_same_randomness_anywhere(folder: Path, dataset: Any) -> None:
     def brighten(sample: dict[str, Any], rng: Any) -> dict[str, Any]:
         assert sample["row"]["sample_id"] == sample["sample_id"]
@@ -163,12 +211,16 @@ def test_statistics(folder: Path, dataset: Any) -> None:
     assert stats.num_bytes_read > 1000
     assert stats.decode_seconds > 0
     assert stats.samples_per_second > 0
-    assert sum(stats.batches_of_worker.values()) == 6
+    assert set(stats.workers) == {0, 1}
+    assert sum(worker.num_batches for worker in stats.workers.values()) == 6
+    assert all(worker.num_bytes_read and worker.decode_seconds for worker in stats.workers.values())
 
 
 def test_mistakes_are_told_at_once(folder: Path, dataset: Any) -> None:
     for changes, message in (
         ({"on_error": "ignore"}, "must be one of raise, skip, substitute"),
+        ({"crop": "left"}, "must be one of centre, random"),
+        ({"buckets": BUCKETS, "sizes": [(1, 1, 1)] * 22, "frames": All()}, "a sampler with a number of frames"),
         ({"missing": "mask"}, "must be one of error, drop_clip, skip_sample"),
         ({"buckets": BUCKETS}, "buckets need sizes="),
         ({"rank": 2, "world_size": 2}, "there are 2 ranks, from 0 on"),

@@ -1,6 +1,10 @@
 """Samples that cannot be read: an error, an empty place or another sample, always told, and never too many."""
 
+import ctypes
 import json
+import os
+import resource
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -8,10 +12,12 @@ from typing import Any
 import pytest
 import torch
 
+from civid_loader.decoding import Frames, read_frames
 from civid_loader.errors import NoVideoStreamError, TooManyFailedError, UnreadableVideoError, VideoNotFoundError
 from civid_loader.loader import SequenceLoader
 from civid_loader.sampling import Uniform
 from civid_loader.transforms.normalize_frames import NormalizeFrames
+from civid_loader.videos import ByteSource
 from support.media import write_sound
 from support.servers import ALWAYS, Behaviour, serve
 from support.training import dataset_of, write_videos
@@ -70,6 +76,16 @@ def test_a_poisoned_epoch_completes(folder: Path, tmp_path: Path, num_workers: i
     for _ in again:
         pass
     assert len(path.read_text().splitlines()) == len(BAD), "nor by another run"
+
+
+def test_memory_does_not_grow_with_failures(folder: Path) -> None:
+    loader = loader_of(folder, on_error="skip")
+    peaks = []
+    for _ in range(4):
+        for _ in range(5):
+            list(loader)
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    assert peaks[-1] - peaks[0] < 10_000, f"kB after each five epochs: {peaks}"
 
 
 def test_a_sample_that_cannot_be_read_keeps_its_place(folder: Path) -> None:
@@ -152,6 +168,46 @@ def test_a_server_that_hangs_costs_its_time_limit_and_no_more(folder: Path, tmp_
         (batch,) = loader
     assert batch.weights_B.tolist() == [1, 0, 1]
     assert loader.stats().failures == {"VideoTimeoutError": 1}
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_call_that_never_returns_is_left_behind_and_its_worker_replaced(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int
+) -> None:
+    """The whole poison set, and a decoder stuck in C: no exception reaches it there, and no signal but a kill."""
+    workers = tmp_path / "workers"
+    workers.mkdir()
+
+    def stuck(video: ByteSource, *arguments: Any, **settings: Any) -> Frames:
+        if video.name.endswith("7.mp4"):
+            (workers / str(os.getpid())).touch()
+            ctypes.CDLL(None).sleep(3600)
+        return read_frames(video, *arguments, **settings)
+
+    monkeypatch.setattr("civid_loader.transforms.decode_clips.read_frames", stuck)
+    path = tmp_path / "quarantine.jsonl"
+    loader = loader_of(
+        folder, on_error="skip", num_workers=num_workers, decode_timeout_seconds=0.5, quarantine=path, tail="short"
+    )
+    given = [
+        name
+        for batch in loader
+        for name, weight in zip(batch.sample_ids, batch.weights_B.tolist(), strict=True)
+        if weight
+    ]
+    assert sorted(given) == sorted(f"s{i}" for i in range(GOOD) if i != 7), "every good sample, once"
+    listed = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(listed) == len(BAD) + 1
+    (told,) = [line for line in listed if line["sample_id"] == "s7"]
+    assert told["error"] == "StuckVideoError"
+    assert "sample s7, clip c7: stuck for more than 0.5 s in a call that does not return" in told["message"]
+    (process,) = [int(path.name) for path in workers.iterdir()]
+    assert (process == os.getpid()) == (num_workers == 0)
+    if num_workers:
+        deadline = time.monotonic() + 30
+        while Path(f"/proc/{process}").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not Path(f"/proc/{process}").exists(), "the process that was stuck is gone"
 
 
 def test_a_batch_of_which_nothing_is_known(folder: Path) -> None:

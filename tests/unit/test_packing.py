@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
-from civid_loader.packing import PackedFrames, first_fit_decreasing, pack_frames
+from civid_loader.packing import PackClips, PackedFrames, first_fit_decreasing, pack_frames
+from support.samples import a_sample
 
 CAPACITY = 24
 LENGTHS = st.lists(st.integers(1, CAPACITY), max_size=60)
@@ -133,3 +134,37 @@ def test_clips_that_do_not_fit_are_named() -> None:
     for other in (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(2, 3, 2, 4), torch.zeros(3, 2, 4)):
         with pytest.raises(ValueError, match=r"clips 0 and 1 cannot share a pack: .*\(2, 3, 2, 4\) torch.uint8"):
             pack_frames([*clips_of(2), other], max_frames=8)
+
+
+def test_a_batch_of_packs() -> None:
+    samples = [a_sample(5, 0, 3, fps=10.0), a_sample(6, seed=1) | {"sample_id": "s1", "weight": 0.0, "note": 7}]
+    batch = PackClips(max_frames=8)(samples)
+    assert batch.packed.mask_PT.shape == (2, 8)
+    assert batch.padding_share == pytest.approx(1 - 14 / 16)
+    assert batch.clip_ids == ["c0", "c2", "c0"]
+    assert batch.texts == ["text 0", "text 2", "text 0"]
+    assert batch.samples_S.tolist() == [0, 0, 1]
+    assert batch.weights_S.tolist() == [1, 1, 0]
+    assert batch.fps_S.tolist() == pytest.approx([10, 10, 25])
+    assert batch.sample_ids == ["s0", "s1"]
+    assert batch.extras == {"note": [None, 7]}
+    clips = zip(batch.packed.unpack(batch.packed.frames_PTCHW), batch.packed.unpack(batch.pts_seconds_PT), strict=True)
+    expected = [(0, 0, 5), (0, 2, 3), (1, 0, 6)]
+    for (frames, moments), (b, n, length) in zip(clips, expected, strict=True):
+        assert torch.equal(frames, samples[b]["frames_NTCHW"][n, :length])
+        assert torch.equal(moments, samples[b]["pts_seconds_NT"][n, :length])
+    assert batch.to("meta").packed.frames_PTCHW.is_meta
+
+
+def test_a_batch_without_a_frame_is_one_empty_pack() -> None:
+    batch = PackClips(max_frames=4)([a_sample(0, num_frames=1)])
+    assert batch.packed.frames_PTCHW.shape == (1, 4, 3, 4, 6)
+    assert not batch.packed.mask_PT.any()
+    assert (batch.clip_ids, batch.sample_ids, batch.fps_S.tolist()) == ([], ["s0"], [])
+
+
+def test_batches_that_cannot_be_packed() -> None:
+    with pytest.raises(ValueError, match="from 1 to max_frames=4; shorten it"):
+        PackClips(max_frames=4)([a_sample(5)])
+    with pytest.raises(ValueError, match="a whole number of frames of at least 1"):
+        PackClips(max_frames=0)

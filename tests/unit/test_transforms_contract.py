@@ -31,9 +31,11 @@ SETTINGS: Final[Mapping[str, dict[str, Any]]] = {
     "crop_frames": {"size": (4, 5), "place": "random"},
     "drop_text": {"probability": 0.5},
     "fit_bucket": {"bucket": Bucket(num_frames=5, height=4, width=6), "place": "random"},
+    "pad_frames": {"num_frames": 14, "fill": "loop"},
     "resample_fps": {"fps": 10.0},
     "resize_frames": {"size": (5, 7)},
     "tokenize_text": {"tokenizer": shout},
+    "trim_frames": {"start_seconds": 0.1, "end_seconds": 0.1},
     "window_frames": {"n": 4},
 }
 """Of those that need some, or show more of what they do with some; the others are made as they are."""
