@@ -65,9 +65,11 @@ def add_table(root: Path, table: str, num_rows: dict[str, int]) -> None:
     # Without a config of their own the samples would be loaded together with the new table.
     samples = _config("annotations", dict.fromkeys(path.name.partition("-")[0] for path in shards(root)))
     configs = header.get("configs") or [samples]
-    header["configs"] = [*(one for one in configs if one["config_name"] != table), _config(table, num_rows)]
-    body = re.sub(rf"^\| {table} \|.*\n", "", body, flags=re.MULTILINE)
-    rows = "".join(f"| {table} | {split} | {count:,} |\n" for split, count in num_rows.items())
+    config = _config(table, num_rows)
+    name = config["config_name"]
+    header["configs"] = [*(one for one in configs if one["config_name"] != name), config]
+    body = re.sub(rf"^\| {name} \|.*\n", "", body, flags=re.MULTILINE)
+    rows = "".join(f"| {name} | {split} | {count:,} |\n" for split, count in num_rows.items())
     body = re.sub(
         r"(^\| config \| split \| rows \|\n(?:\|.*\n)+)", lambda found: found[1] + rows, body, flags=re.MULTILINE
     )
@@ -78,7 +80,7 @@ def add_table(root: Path, table: str, num_rows: dict[str, int]) -> None:
 def _config(table: str, splits: Iterable[str]) -> dict[str, Any]:
     is_default = table == "annotations"
     return {
-        "config_name": "default" if is_default else table,
+        "config_name": "default" if is_default else table.replace("/", "-"),
         **({"default": True} if is_default else {}),
         "data_files": [{"split": split, "path": f"{table}/{split}-*.parquet"} for split in splits],
     }

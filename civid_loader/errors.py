@@ -36,6 +36,22 @@ class ArchiveError(CividLoaderError, ValueError):
     """An archive of a release is not there, or may not be read."""
 
 
+class LayerError(CividLoaderError, ValueError):
+    """A layer has no such name, or does not fit the dataset."""
+
+
+class WhereError(CividLoaderError, ValueError):
+    """A condition on samples cannot be read, names columns there are not, or cannot be computed."""
+
+
+class HubError(CividLoaderError, OSError):
+    """The Hub refuses, does not have what was asked for, or cannot be reached."""
+
+
+class LicenseError(CividLoaderError, ValueError):
+    """The terms of the upstream data do not allow what was asked for."""
+
+
 class SchemaError(CividLoaderError, ValueError):
     """A table breaks a rule of `civid_loader.schema`."""
 

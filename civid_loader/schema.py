@@ -126,6 +126,11 @@ MEDIA_FEATURES: Final = Features(
 the time the container gives the first frame; all other times count from that frame."""
 VIDEO_FEATURES: Final = Features({"clip_id": _TEXT, "video": Video()})
 """The `videos` config: the bytes of each clip's file."""
+CAPTION_LAYER_FEATURES: Final = Features(
+    {"clip_id": _TEXT, "captions": List(CAPTION), "transition_captions": List(CAPTION), "reason": _TEXT}
+)
+"""A layer of captions, one row per clip: about the clip, and about the step to it from the clip before. Of a clip that
+could not be captioned, `reason` says why."""
 
 TABLES: Final[Mapping[str, Features]] = {
     "annotations": SAMPLE_FEATURES,
@@ -145,8 +150,12 @@ _REQUIRED: Final = {
 
 @cache
 def arrow_schema(table: str) -> pa.Schema:
-    """Arrow schema of a table of `TABLES`, with the metadata that lets stock `datasets` read every column's type."""
-    features = TABLES[table]
+    """Arrow schema of a table of `TABLES`, see `arrow_schema_of`."""
+    return arrow_schema_of(TABLES[table])
+
+
+def arrow_schema_of(features: Features) -> pa.Schema:
+    """Arrow schema with the metadata that lets stock `datasets` read every column's type."""
     metadata = {
         "huggingface": json.dumps({"info": {"features": features.to_dict()}}),
         "civid_loader.schema_version": SCHEMA_VERSION,
@@ -156,7 +165,12 @@ def arrow_schema(table: str) -> pa.Schema:
 
 
 def check_table(data: pa.Table, table: str) -> None:
-    """Refuse rows that break the schema's rules, before they are written.
+    """Refuse rows of a table of `TABLES` that break the schema's rules, see `check_rows`."""
+    check_rows(data, arrow_schema(table), name=table)
+
+
+def check_rows(data: pa.Table, expected: pa.Schema, *, name: str) -> None:
+    """Refuse rows that break the schema's rules, before they are written; `name` is that of the table, for messages.
 
     Checks types; required fields; the caption vocabulary; that missing is null, never "" or NaN; that every sample
     has a clip; that spans are `0 <= start < end`.
@@ -164,12 +178,11 @@ def check_table(data: pa.Table, table: str) -> None:
     Raises:
         SchemaError: names the column, the rule and the first offending value.
     """
-    expected = arrow_schema(table)
     if not data.schema.equals(expected):
-        raise SchemaError(f"{table}: columns are\n{data.schema}\nbut the schema says\n{expected}")
-    for name in data.column_names:
-        for chunk in data.column(name).chunks:
-            for path, array in _walk(name, chunk):
+        raise SchemaError(f"{name}: columns are\n{data.schema}\nbut the schema says\n{expected}")
+    for column in data.column_names:
+        for chunk in data.column(column).chunks:
+            for path, array in _walk(column, chunk):
                 _check_array(path, array)
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from civid_loader.errors import AnnotationError, OutputError
-from civid_loader.schema import SCHEMA_VERSION, arrow_schema, check_table
+from civid_loader.schema import SCHEMA_VERSION, arrow_schema, check_rows
 
 MANIFEST: Final = "manifest.json"
 _CDC: Final = {"min_chunk_size": 256 * 1024, "max_chunk_size": 1024 * 1024}
@@ -24,6 +24,7 @@ _FREE_TEXT: Final = re.compile(
     r"(sample_id|clip_id|video|url|text|description|value|synopsis|(start|end)_(seconds|frame)|row_index)$"
 )
 """Columns whose values hardly repeat: a dictionary would be built and thrown away."""
+_TABLES: Final = ("*/*.parquet", "scores/*/*.parquet", "captions/*/*.parquet")
 _SHARD: Final = re.compile(r"^(?P<split>\w+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet$")
 
 
@@ -56,14 +57,20 @@ def write_json(path: Path, value: Any) -> None:
         file.write(json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
-def write_shard(path: Path, tables: Iterable[pa.Table], *, table: str) -> int:
-    """Write one Parquet shard of a schema table, one row group per given piece; returns the number of rows.
+def write_shard(path: Path, tables: Iterable[pa.Table], *, table: str, schema: pa.Schema | None = None) -> int:
+    """Write one Parquet shard, one row group per given piece; returns the number of rows.
+
+    Args:
+        path: the shard.
+        tables: the pieces.
+        table: of `schema.TABLES`, or a layer.
+        schema: of a layer.
 
     Raises:
         SchemaError: a piece breaks the schema; no shard is left behind.
     """
-    schema = arrow_schema(table)
-    dictionary = [leaf for leaf in _leaf_paths(schema) if not _FREE_TEXT.search(leaf)]
+    schema = arrow_schema(table) if schema is None else schema
+    dictionary = [leaf for leaf in leaf_paths(schema) if not _FREE_TEXT.search(leaf)]
     num_rows = 0
     with (
         atomic_file(path) as file,
@@ -79,13 +86,13 @@ def write_shard(path: Path, tables: Iterable[pa.Table], *, table: str) -> int:
     ):
         for piece in tables:
             if piece.num_rows:
-                check_table(piece, table)
+                check_rows(piece, schema, name=table)
                 writer.write_table(piece, row_group_size=piece.num_rows)
                 num_rows += piece.num_rows
     return num_rows
 
 
-def _leaf_paths(schema: pa.Schema) -> list[str]:
+def leaf_paths(schema: pa.Schema) -> list[str]:
     """Parquet's names of the leaf columns: `clips.list.element.source.url`."""
 
     def walk(name: str, kind: pa.DataType) -> Iterator[str]:
@@ -121,14 +128,24 @@ def shards(root: Path, table: str = "annotations", *, split: str | None = None) 
     else:
         listed = sorted((root / table).glob("*.parquet"))
     if not listed:
-        tables = ", ".join(sorted(path.parent.name for path in root.glob("*/*.parquet"))) or "no table"
-        raise AnnotationError(f"{root} has no table {table!r}; it has {tables}")
+        found = {path.parent.relative_to(root).as_posix() for pattern in _TABLES for path in root.glob(pattern)}
+        raise AnnotationError(f"{root} has no table {table!r}; it has {', '.join(sorted(found)) or 'no table'}")
+    chosen = of_split(listed, split)
+    if not manifest.is_file():
+        _check_complete(chosen)
+    return chosen
+
+
+def of_split(listed: Sequence[Path], split: str | None) -> list[Path]:
+    """Those shards of a table that are of a split; None: all.
+
+    Raises:
+        AnnotationError: no such split, or a file that is no shard.
+    """
     chosen = [path for path in listed if split in (None, _split_of(path))]
     if not chosen:
         splits = ", ".join(sorted({_split_of(path) for path in listed})) or "nothing"
-        raise AnnotationError(f"{root / table}: no shards of split {split!r}; there is {splits}")
-    if not manifest.is_file():
-        _check_complete(chosen)
+        raise AnnotationError(f"{listed[0].parent}: no shards of split {split!r}; there is {splits}")
     return chosen
 
 
