@@ -1,14 +1,10 @@
 """A contact sheet: one picture with the frames of each clip, and the caption beside them or a label under each.
 
-The font is the one that comes with Pillow: it draws ASCII and little more.
-
 Shapes: T frames, C channels (RGB), H height, W width, in pixels.
 """
 
-import functools
 import itertools
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +12,9 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from civid_loader.palette import ACCENT, CARD, EMPTY, FAINT, INK, LINE, PAPER, font, plain
 
 _WIDTH: Final = 1560
 _MARGIN: Final = 36
@@ -34,13 +32,6 @@ _TEXT_WIDTH: Final = _WIDTH - _MARGIN - _TEXT_LEFT
 _LINE_HEIGHT: Final = 19
 _MAX_LINES: Final = 6
 _HEADER_HEIGHT: Final = 44
-_PAPER: Final = (250, 249, 246)
-_CARD: Final = (255, 255, 255)
-_LINE: Final = (226, 223, 216)
-_INK: Final = (44, 46, 52)
-_FAINT: Final = (132, 134, 142)
-_ACCENT: Final = (34, 110, 128)
-_EMPTY: Final = (232, 231, 227)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,13 +61,13 @@ def contact_sheet(rows: Sequence[SheetRow], path: Path, *, title: str) -> None:
     blocks = [_measured(row) for row in rows]
     headers = [index == 0 or row.sample_id != rows[index - 1].sample_id for index, row in enumerate(rows)]
     height = 2 * _MARGIN + 52 + sum(block.height + _GAP for block in blocks) + _HEADER_HEIGHT * sum(headers)
-    sheet = Image.new("RGB", (_WIDTH, height), _PAPER)
+    sheet = Image.new("RGB", (_WIDTH, height), PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((_MARGIN, _MARGIN - 6), _plain(title), font=_font(30), fill=_INK)
+    draw.text((_MARGIN, _MARGIN - 6), plain(title), font=font(30), fill=INK)
     y = _MARGIN + 52
     for block, header in zip(blocks, headers, strict=True):
         if header:
-            draw.text((_MARGIN, y + 12), _plain(block.row.sample_id), font=_font(18), fill=_ACCENT)
+            draw.text((_MARGIN, y + 12), plain(block.row.sample_id), font=font(18), fill=ACCENT)
             y += _HEADER_HEIGHT
         _draw_block(sheet, block, top=y)
         y += block.height + _GAP
@@ -117,7 +108,7 @@ def _measured(row: SheetRow) -> _Block:
     if row.labels:
         columns, width, height = -(-num_frames // -(-num_frames // _MAX_COLUMNS)), _WIDE_WIDTH, _WIDE_HEIGHT
     thumbs = [] if frames is None else _thumbs(frames, width=(width + _GAP) / columns - _GAP, height=height)
-    return _Block(row=row, lines=[] if row.labels else _wrap(_plain(row.text)), thumbs=thumbs, columns=columns)
+    return _Block(row=row, lines=[] if row.labels else _wrap(plain(row.text)), thumbs=thumbs, columns=columns)
 
 
 def _checked(row: SheetRow) -> npt.NDArray[np.uint8]:
@@ -143,7 +134,7 @@ def _thumbs(frames: npt.NDArray[np.uint8], *, width: float, height: int) -> list
 def _draw_block(sheet: Image.Image, block: _Block, *, top: int) -> None:
     draw = ImageDraw.Draw(sheet)
     card = (_MARGIN - _PADDING, top, _WIDTH - _MARGIN + _PADDING, top + block.height)
-    draw.rounded_rectangle(card, radius=10, fill=_CARD, outline=_LINE)
+    draw.rounded_rectangle(card, radius=10, fill=CARD, outline=LINE)
     has_labels = bool(block.row.labels)
     for number, thumb in enumerate(block.thumbs):
         line, column = divmod(number, block.columns)
@@ -154,27 +145,17 @@ def _draw_block(sheet: Image.Image, block: _Block, *, top: int) -> None:
         sheet.paste(thumb, (left, y), mask=mask)
         if has_labels:
             middle = (left + thumb.width / 2, y + thumb.height + _LABEL_HEIGHT / 2 - 1)
-            draw.text(middle, _plain(block.row.labels[number]), font=_font(14), fill=_INK, anchor="mm")
+            draw.text(middle, plain(block.row.labels[number]), font=font(14), fill=INK, anchor="mm")
     if not block.thumbs:
         box = (_MARGIN, top + _PADDING, _MARGIN + _STRIP_WIDTH, top + block.height - _PADDING)
-        draw.rounded_rectangle(box, radius=8, fill=_EMPTY)
+        draw.rounded_rectangle(box, radius=8, fill=EMPTY)
         middle = (_MARGIN + _STRIP_WIDTH / 2, top + block.height / 2)
-        draw.text(middle, _plain(block.row.placeholder), font=_font(18), fill=_FAINT, anchor="mm")
+        draw.text(middle, plain(block.row.placeholder), font=font(18), fill=FAINT, anchor="mm")
     text_left = _MARGIN if has_labels else _TEXT_LEFT
-    draw.text((text_left, top + _PADDING), _plain(block.row.title), font=_font(14), fill=_FAINT)
+    draw.text((text_left, top + _PADDING), plain(block.row.title), font=font(14), fill=FAINT)
     for number, text in enumerate(block.lines):
         y = top + _PADDING + _TITLE_HEIGHT + number * _LINE_HEIGHT
-        draw.text((text_left, y), text, font=_font(15), fill=_INK)
-
-
-@functools.cache
-def _font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=size_px)
-
-
-def _plain(text: str) -> str:
-    """Letters without their accents, which the font lacks; what else it lacks it draws as a box."""
-    return "".join(char for char in unicodedata.normalize("NFD", text) if not unicodedata.combining(char))
+        draw.text((text_left, y), text, font=font(15), fill=INK)
 
 
 def _wrap(text: str) -> list[str]:
@@ -187,12 +168,12 @@ def _wrap(text: str) -> list[str]:
 
 
 def _lines(text: str) -> Iterator[str]:
-    font = _font(15)
+    face = font(15)
     line = ""
     # Pieces of 24 characters fit in any script; text without spaces, such as Japanese, breaks between them.
     for piece in re.findall(r"\S{1,24}|\s+", text):
         word = piece if piece.strip() else " "
-        if font.getlength(line + word) > _TEXT_WIDTH:
+        if face.getlength(line + word) > _TEXT_WIDTH:
             yield line.rstrip()
             line = word.lstrip()
         else:

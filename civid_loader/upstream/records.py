@@ -83,6 +83,8 @@ class Terms:
     """Short name: goes into every row's provenance."""
     text: str
     """What the terms say, in our words, with what follows for the user."""
+    may_redistribute: bool = False
+    """Whether they let anybody publish the data further."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

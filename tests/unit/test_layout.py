@@ -16,7 +16,8 @@ ROOMS = ("builders", "hub", "processing", "transforms")
 
 # Left to right. Names in one group do not import each other.
 ORDER = (
-    ("errors", "schema", "progress", "tar_stream"),
+    ("errors", "schema", "progress", "tar_stream", "palette"),
+    ("histograms",),
     ("storage", "pool", "transport", "deadlines"),
     ("archives", "remote", "video_shards", "member_files"),
     ("videos",),
@@ -38,8 +39,10 @@ ORDER = (
     ("loader_stats",),
     ("loader",),
     ("processing",),
+    ("card",),
+    ("layers",),
     ("hub",),
-    ("card", "seal", "inspection", "output"),
+    ("seal", "inspection", "output"),
     ("materialize", "unpacking", "probing", "reencoding", "contact_sheets"),
     ("report",),
     ("demo",),

@@ -91,7 +91,7 @@ def test_mistakes(root: Path, tmp_path: Path) -> None:
         load(tmp_path / "nothing" / "here" / "at all")
     with pytest.raises(ValueError, match="a folder has none"):
         load(root, revision="main")
-    other = {"clip_id": "c1", "captions": [], "transition_captions": [], "reason": None}
+    other: dict[str, Any] = {"clip_id": "c1", "captions": [], "transition_captions": [], "reason": None}
     put(root, "captions-y", CAPTION_LAYER_FEATURES, {"test": [other]})
     with pytest.raises(LayerError, match="captions-y knows none of the 1 clips"):
         load(root, "test", layers=["captions-y"])
