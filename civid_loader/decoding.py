@@ -6,7 +6,7 @@ Times are seconds from the first frame of the video stream, never frame number /
 # ruff: noqa: N806, N815 - tensors carry their shape.
 
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import BinaryIO, Final, Literal, TypeAlias, get_args
@@ -18,10 +18,10 @@ import torch
 from civid_loader.deadlines import Deadline
 from civid_loader.decode_threads import default_threads
 from civid_loader.errors import CorruptVideoError, TruncatedVideoError, UnreadableVideoError, VideoError
-from civid_loader.frame_groups import decode_packets
+from civid_loader.frame_groups import Losses, decode_packets
 from civid_loader.packet_readers import InsufficientIndexError, StaleIndexError, open_packets
 from civid_loader.packets import TOLERANCE_SECONDS, Longs, PacketIndex
-from civid_loader.pixels import CENTRE, covering
+from civid_loader.pixels import CENTRE, Fit, ImageWriter, covering
 from civid_loader.sampling import ClipTimes, Sampler
 from civid_loader.stream import FAR_SECONDS
 from civid_loader.videos import ByteSource, bytes_source, file_source, open_video
@@ -96,7 +96,45 @@ def read_frames(
         MissingDependencyError: the backend is not installed.
         ValueError: a span, size, backend or number of threads that is none; see also `open_video`.
     """
-    request = _Request.of(at, span=span, size=size, crop_at=crop_at, backend=backend, device=device, threads=threads)
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise ValueError(f"size={size!r}: a size is (height, width) in px, both at least 1")
+    if len(crop_at) != 2 or not all(0 <= share <= 1 for share in crop_at):
+        raise ValueError(f"crop_at={crop_at!r}: two shares from 0 to 1, down and across")
+    sets = (FrameSet(at=at, fit=partial(covering, size=size, crop_at=crop_at)),)
+    request = _Request.of(sets, span=span, backend=backend, device=device, threads=threads)
+    return _read_with(video, request, index=index, timeout_seconds=timeout_seconds)[0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FrameSet:
+    """Frames of a clip, and what is done to each."""
+
+    at: Sampler
+    """Which."""
+    fit: Fit
+    """An image [C, H, W] as it is wanted, uint8 and all of one size."""
+
+
+def read_frame_sets(
+    video: Video,
+    sets: Sequence[FrameSet],
+    *,
+    span: tuple[float, float | None] | None = None,
+    index: PacketIndex | bytes | None = None,
+    threads: int | None = 1,
+    timeout_seconds: float | None = DEFAULT_TIMEOUT_SECONDS,
+) -> list[Frames]:
+    """Several sets of frames in one pass: each frame is decoded and converted once, and fitted once for equal fits.
+
+    Args and errors are those of `read_frames`; of a file that is damaged, an error has no `frames`.
+    """
+    request = _Request.of(tuple(sets), span=span, backend="pyav", device="cpu", threads=threads)
+    return _read_with(video, request, index=index, timeout_seconds=timeout_seconds)
+
+
+def _read_with(
+    video: Video, request: "_Request", *, index: PacketIndex | bytes | None, timeout_seconds: float | None
+) -> list[Frames]:
     deadline = Deadline(timeout_seconds)
     source = _source(video)
     stored = PacketIndex.from_bytes(index) if isinstance(index, bytes) else index
@@ -104,7 +142,8 @@ def read_frames(
         try:
             return _read(source, request, index=stored, deadline=deadline)
         except StaleIndexError:
-            return replace(_read(source, request, index=None, deadline=deadline), is_index_stale=True)
+            found = _read(source, request, index=None, deadline=deadline)
+            return [replace(frames, is_index_stale=True) for frames in found]
         except InsufficientIndexError:
             return _read(source, request, index=None, deadline=deadline, by_demuxer=True)
     except VideoError as error:
@@ -120,12 +159,10 @@ def read_frames(
 class _Request:
     """What was asked for, checked."""
 
-    at: Sampler
+    sets: tuple[FrameSet, ...]
     start_seconds: float
     end_seconds: float
     """`FAR_SECONDS` for the end of the file."""
-    fit: Callable[[torch.Tensor], torch.Tensor]
-    """An image [C, H, W] as it is wanted."""
     backend: Literal["pyav", "torchcodec"]
     device: str
     threads: int
@@ -133,11 +170,9 @@ class _Request:
     @classmethod
     def of(
         cls,
-        at: Sampler,
+        sets: tuple[FrameSet, ...],
         *,
         span: tuple[float, float | None] | None,
-        size: tuple[int, int] | None,
-        crop_at: tuple[float, float],
         backend: Backend,
         device: str,
         threads: int | None,
@@ -146,10 +181,6 @@ class _Request:
         end_seconds = FAR_SECONDS if end_seconds is None else end_seconds
         if not 0 <= start_seconds < end_seconds <= FAR_SECONDS:
             raise ValueError(f"span={span!r}: a span is (start_seconds, end_seconds or None) with 0 <= start < end")
-        if size is not None and (len(size) != 2 or min(size) < 1):
-            raise ValueError(f"size={size!r}: a size is (height, width) in px, both at least 1")
-        if len(crop_at) != 2 or not all(0 <= share <= 1 for share in crop_at):
-            raise ValueError(f"crop_at={crop_at!r}: two shares from 0 to 1, down and across")
         if backend not in get_args(Backend):
             raise ValueError(f"backend={backend!r}: must be one of {', '.join(get_args(Backend))}")
         if threads is not None and threads < 1:
@@ -159,10 +190,9 @@ class _Request:
         if backend == "pyav" and device != "cpu":
             raise ValueError(f"device={device!r}: pyav decodes on the CPU; use backend='torchcodec'")
         return cls(
-            at=at,
+            sets=sets,
             start_seconds=start_seconds,
             end_seconds=end_seconds,
-            fit=partial(covering, size=size, crop_at=crop_at),
             backend=backend,
             device=device,
             threads=default_threads() if threads is None else threads,
@@ -186,32 +216,38 @@ def _read(
     index: PacketIndex | None,
     deadline: Deadline,
     by_demuxer: bool = False,
-) -> Frames:
+) -> list[Frames]:
     span = request.start_seconds, request.end_seconds
-    num_bytes_before, lost_reason = source.counters.num_bytes, None
+    num_bytes_before = source.counters.num_bytes
     with open_packets(source, index=index, span=span, deadline=deadline, by_demuxer=by_demuxer) as reader:
         wanted, clip = _clip(reader.index, request)
-        times = request.at.times_seconds(clip)
-        # The last frame that begins at or before each time, and the first for what is earlier still.
-        numbers = np.searchsorted(clip.pts_seconds, np.array(times) + TOLERANCE_SECONDS, side="right") - 1
-        numbers = np.maximum(numbers, 0)
+        # Of each set the last frame that begins at or before each time, and the first for what is earlier still.
+        times = [np.array(one.at.times_seconds(clip)) + TOLERANCE_SECONDS for one in request.sets]
+        numbers = [np.maximum(np.searchsorted(clip.pts_seconds, of_set, side="right") - 1, 0) for of_set in times]
+        packets = [wanted[of_set].tolist() for of_set in numbers]
         if request.backend == "torchcodec":
-            images_TCHW = _by_torchcodec(source, reader.index, wanted[numbers], request)
-            is_corrupt = torch.zeros(len(times), dtype=torch.bool)
+            images_TCHW = _by_torchcodec(source, reader.index, wanted[numbers[0]], request)
+            losses, images = Losses(lost=set(), corrupt=set()), [images_TCHW]
         else:
-            images_TCHW, is_corrupt, lost_reason = decode_packets(
-                reader, wanted[numbers].tolist(), fit=request.fit, threads=request.threads, deadline=deadline
-            )
-    pts_seconds = torch.from_numpy(clip.pts_seconds[numbers])
+            fits = [one.fit for one in request.sets]
+            writer = ImageWriter(list(zip(packets, fits, strict=True)), rotation_degrees=reader.index.rotation_degrees)
+            losses = decode_packets(reader, writer.packets, writer.put, threads=request.threads, deadline=deadline)
+            images = writer.images(losses.lost)
     num_bytes_read = source.counters.num_bytes - num_bytes_before
-    frames = Frames(
-        frames_TCHW=images_TCHW, pts_seconds=pts_seconds, is_corrupt=is_corrupt, num_bytes_read=num_bytes_read
-    )
-    if lost_reason:
-        error = CorruptVideoError(f"some of the frames wanted cannot be decoded: {lost_reason}; download it again")
-        error.frames = frames
+    found = [
+        Frames(
+            frames_TCHW=images[i],
+            pts_seconds=torch.from_numpy(clip.pts_seconds[numbers[i]]),
+            is_corrupt=torch.tensor([packet in losses.corrupt for packet in packets[i]]),
+            num_bytes_read=num_bytes_read,
+        )
+        for i in range(len(images))
+    ]
+    if losses.lost:
+        error = CorruptVideoError(f"some of the frames wanted cannot be decoded: {losses.reason}; download it again")
+        error.frames = found[0]
         raise error
-    return frames
+    return found
 
 
 def _by_torchcodec(source: ByteSource, index: PacketIndex, packets: Longs, request: _Request) -> torch.Tensor:
@@ -222,7 +258,7 @@ def _by_torchcodec(source: ByteSource, index: PacketIndex, packets: Longs, reque
         source,
         index.seconds(index.pts[packets]),
         np.searchsorted(index.pts[index.shown], index.pts[packets]).tolist() if is_whole else None,
-        fit=request.fit,
+        fit=request.sets[0].fit,
         device=request.device,
         threads=request.threads,
     )

@@ -12,16 +12,13 @@ from typing import Any, Final, TypeAlias
 import av
 import av.error
 import numpy as np
-import torch
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from civid_loader.deadlines import Deadline
 from civid_loader.decode_threads import run_in_threads
-from civid_loader.errors import CorruptVideoError
 from civid_loader.packet_readers import PacketReader
 from civid_loader.packets import PacketIndex
-from civid_loader.pixels import ImageWriter
 from civid_loader.stream import VideoPacket
 
 Take: TypeAlias = Callable[[int, VideoFrame], None]
@@ -123,46 +120,42 @@ def _context(index: PacketIndex) -> VideoCodecContext:
     return context
 
 
-def decode_packets(
-    reader: PacketReader,
-    packets: Sequence[int],
-    *,
-    fit: Callable[[torch.Tensor], torch.Tensor],
-    threads: int,
-    deadline: Deadline,
-) -> tuple[torch.Tensor, torch.Tensor, str | None]:
-    """The frames of packets, in the order given, as (images TCHW, is_corrupt T, why some could not be decoded).
+@dataclass(kw_only=True, slots=True)
+class Losses:
+    """Packets whose frames are not what they should be."""
 
-    Each image goes through `fit`.
+    lost: set[int]
+    """Nothing came out."""
+    corrupt: set[int]
+    """Damaged, or predicted from damage; those that are lost too."""
+    reason: str | None = None
+    """Why frames were lost."""
+
+
+def decode_packets(
+    reader: PacketReader, packets: Sequence[int], take: Take, *, threads: int, deadline: Deadline
+) -> Losses:
+    """Hand the frames of packets to `take`, each once, in any order and from several threads.
 
     Raises:
         InsufficientIndexError: frames do not come out, and nothing is damaged: another way of reading may do better.
     """
-    index = reader.index
-    places: dict[int, list[int]] = {}
-    for place, packet in enumerate(packets):
-        places.setdefault(packet, []).append(place)
-    writer = ImageWriter(places, num_images=len(packets), rotation_degrees=index.rotation_degrees, fit=fit)
-    is_corrupt, lost, lost_reason = torch.zeros(len(packets), dtype=torch.bool), list[int](), None
-    groups = [Group(first=max(0, first), targets=targets) for first, targets in index.groups(list(places))]
+    index, losses = reader.index, Losses(lost=set(), corrupt=set())
+    groups = [Group(first=max(0, first), targets=targets) for first, targets in index.groups(packets)]
     for batch in _batches(index, groups):
         jobs = list(zip(batch, reader.read([(group.first, group.last) for group in batch]), strict=True))
-        outcomes = run_in_threads(lambda job: decode_group(index, *job, writer.put, deadline), jobs, threads=threads)
+        outcomes = run_in_threads(lambda job: decode_group(index, *job, take, deadline), jobs, threads=threads)
         for group, first_outcome in zip(batch, outcomes, strict=True):
-            outcome = _from_earlier(reader, group, first_outcome, writer.put, deadline)
+            outcome = _from_earlier(reader, group, first_outcome, take, deadline)
             if outcome.missing and outcome.damaged_from is None:
-                reader.decode_all(outcome.missing, writer.put)
+                reader.decode_all(outcome.missing, take)
             elif outcome.missing:
-                lost_reason = outcome.reason
-                lost += [place for packet in outcome.missing for place in places[packet]]
+                losses.reason = outcome.reason
+                losses.lost |= outcome.missing
             if outcome.damaged_from is not None:
-                suspect = [packet for packet in group.targets if packet >= outcome.damaged_from]
-                is_corrupt[[place for packet in (*suspect, *outcome.missing) for place in places[packet]]] = True
-    if writer.images_TCHW is None:
-        raise CorruptVideoError(f"none of the frames wanted can be decoded: {lost_reason}; download it again")
-    if lost:
-        writer.images_TCHW[lost] = 0
-    return writer.images_TCHW, is_corrupt, lost_reason
+                suspect = {packet for packet in group.targets if packet >= outcome.damaged_from}
+                losses.corrupt |= suspect | outcome.missing
+    return losses
 
 
 def _from_earlier(reader: PacketReader, group: Group, outcome: Outcome, take: Take, deadline: Deadline) -> Outcome:

@@ -5,10 +5,10 @@ Legend: C = 3 channels (RGB), H height, W width; images are uint8.
 # ruff: noqa: N803, N806 - tensors carry their shape.
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import ceil
 from threading import Lock, local
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import av
 import numpy as np
@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from torch.nn.functional import interpolate
 
-from civid_loader.errors import UnreadableVideoError
+from civid_loader.errors import CorruptVideoError, UnreadableVideoError
 
 # From PyAV 17 on the conversion starts threads of its own unless told not to; before, it knows no such argument.
 _ONE_THREAD: Final[dict[str, Any]] = {"threads": 1} if int(av.__version__.partition(".")[0]) >= 17 else {}
@@ -28,41 +28,65 @@ CENTRE: Final = (0.5, 0.5)
 os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
-class ImageWriter:
-    """Takes decoded frames, from several threads, and fills one tensor of images."""
+Fit: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
+"""An image [C, H, W] as it is wanted; equal ones, as `==` has it, are computed once per frame."""
 
-    def __init__(
-        self,
-        places: Mapping[int, Sequence[int]],
-        *,
-        num_images: int,
-        rotation_degrees: int,
-        fit: Callable[[torch.Tensor], torch.Tensor],
-    ) -> None:
-        """`places`: packet -> where its frame goes, among `num_images`. `fit`: for each image, see `covering`."""
-        self._places, self._num_images = places, num_images
-        self._rotation_degrees, self._fit = rotation_degrees, fit
-        self._images_TCHW: torch.Tensor | None = None
+
+class ImageWriter:
+    """Takes decoded frames, from several threads, and fills tensors of images: one for each set of frames wanted."""
+
+    def __init__(self, sets: Sequence[tuple[Sequence[int], Fit]], *, rotation_degrees: int) -> None:
+        """`sets`: the packets whose frames are wanted, in order, and what is done to each."""
+        self._rotation_degrees = rotation_degrees
+        self._sizes = [len(packets) for packets, _ in sets]
+        self._wanted: dict[int, dict[Fit, list[tuple[int, int]]]] = {}
+        """Packet -> fit -> places: (set, image)."""
+        for number, (packets, fit) in enumerate(sets):
+            for place, packet in enumerate(packets):
+                self._wanted.setdefault(packet, {}).setdefault(fit, []).append((number, place))
+        self._images: list[torch.Tensor | None] = [None] * len(sets)
         self._lock, self._own = Lock(), local()
 
+    @property
+    def packets(self) -> list[int]:
+        """Whose frames are wanted, each once."""
+        return list(self._wanted)
+
     def put(self, packet: int, frame: VideoFrame) -> None:
-        """Convert the frame of a packet and keep it."""
+        """Convert the frame of a packet and keep it where it is wanted."""
         if not hasattr(self._own, "reformatter"):
             self._own.reformatter = VideoReformatter()
-        image_CHW = self._fit(self._rgb(frame, self._own.reformatter))
-        with self._lock:
-            if self._images_TCHW is None:
-                self._images_TCHW = torch.empty((self._num_images, *image_CHW.shape), dtype=torch.uint8)
-        if image_CHW.shape != self._images_TCHW.shape[1:]:
-            old, new = (tuple(shape[1:]) for shape in (self._images_TCHW.shape[1:], image_CHW.shape))
-            raise UnreadableVideoError(f"its frames change from {old} to {new} px; pass size=")
-        for place in self._places[packet]:
-            self._images_TCHW[place] = image_CHW
+        rgb_CHW = self._rgb(frame, self._own.reformatter)
+        for fit, places in self._wanted[packet].items():
+            image_CHW = fit(rgb_CHW)
+            for number, place in places:
+                self._images_of(number, image_CHW)[place] = image_CHW
 
-    @property
-    def images_TCHW(self) -> torch.Tensor | None:  # noqa: N802
-        """All images, undefined where none was put; None before the first."""
-        return self._images_TCHW
+    def _images_of(self, number: int, image_CHW: torch.Tensor) -> torch.Tensor:
+        with self._lock:
+            images_TCHW = self._images[number]
+            if images_TCHW is None:
+                images_TCHW = torch.empty((self._sizes[number], *image_CHW.shape), dtype=torch.uint8)
+                self._images[number] = images_TCHW
+        if image_CHW.shape != images_TCHW.shape[1:]:
+            old, new = (tuple(shape[1:]) for shape in (images_TCHW.shape[1:], image_CHW.shape))
+            raise UnreadableVideoError(f"its frames change from {old} to {new} px; pass size=")
+        return images_TCHW
+
+    def images(self, lost: Collection[int]) -> list[torch.Tensor]:
+        """The images of each set, [T, C, H, W]; black where a packet's frame was lost.
+
+        Raises:
+            CorruptVideoError: of a set, all were.
+        """
+        for packet in lost:
+            for number, place in (place for places in self._wanted[packet].values() for place in places):
+                if (images_TCHW := self._images[number]) is not None:
+                    images_TCHW[place] = 0
+        found = [images_TCHW for images_TCHW in self._images if images_TCHW is not None]
+        if len(found) < len(self._images):
+            raise CorruptVideoError("none of the frames wanted can be decoded; download it again")
+        return found
 
     def _rgb(self, frame: VideoFrame, reformatter: VideoReformatter) -> torch.Tensor:
         # Full size, then resized: swscale in one step computes colour at half the resolution. Bicubic matters for odd
