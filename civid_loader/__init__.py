@@ -9,12 +9,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from civid_loader.buckets import Bucket as Bucket
     from civid_loader.buckets import fit_buckets as fit_buckets
+    from civid_loader.caption_diff import CaptionDiff as CaptionDiff
+    from civid_loader.caption_diff import diff_captions as diff_captions
+    from civid_loader.caption_diff_page import write_diff_html as write_diff_html
     from civid_loader.captions import Alternative as Alternative
     from civid_loader.collation import Batch as Batch
     from civid_loader.collation import collate as collate
     from civid_loader.decode_threads import set_max_threads as set_max_threads
     from civid_loader.decoding import Frames as Frames
     from civid_loader.decoding import read_frames as read_frames
+    from civid_loader.filtering import FilterReport as FilterReport
+    from civid_loader.filtering import filter as filter
+    from civid_loader.filtering import filter_dataset as filter_dataset
+    from civid_loader.hub.loading import load as load
+    from civid_loader.hub.pull import PullReport as PullReport
+    from civid_loader.hub.pull import pull as pull
+    from civid_loader.hub.push import PushReport as PushReport
+    from civid_loader.hub.push import push_to_hub as push_to_hub
+    from civid_loader.judging import columns_of as columns_of
+    from civid_loader.layers import write_layer as write_layer
     from civid_loader.loader import SequenceLoader as SequenceLoader
     from civid_loader.loader_stats import LoaderStats as LoaderStats
     from civid_loader.loader_stats import WorkerStats as WorkerStats
@@ -72,10 +85,12 @@ _HOME = {
     "BatchPlan": "plan",
     "Bucket": "buckets",
     "BuildReport": "materialize",
+    "CaptionDiff": "caption_diff",
     "ChooseCaptions": "transforms.choose_captions",
     "CropFrames": "transforms.crop_frames",
     "DecodeClips": "transforms.decode_clips",
     "DropText": "transforms.drop_text",
+    "FilterReport": "filtering",
     "FitBucket": "transforms.fit_bucket",
     "FlipFrames": "transforms.flip_frames",
     "Fps": "sampling",
@@ -93,6 +108,8 @@ _HOME = {
     "PadFrames": "transforms.pad_frames",
     "ProbeReport": "probing.media_report",
     "ProxyReport": "reencoding.proxies",
+    "PullReport": "hub.pull",
+    "PushReport": "hub.push",
     "RandomWindow": "sampling",
     "ResampleFps": "transforms.resample_fps",
     "ResizeFrames": "transforms.resize_frames",
@@ -111,14 +128,23 @@ _HOME = {
     "WorkerStats": "loader_stats",
     "build": "materialize",
     "collate": "collation",
+    "columns_of": "judging",
+    "diff_captions": "caption_diff",
+    "filter": "filtering",
+    "filter_dataset": "filtering",
     "fit_buckets": "buckets",
+    "load": "hub.loading",
     "pack_frames": "packing",
     "probe_dataset": "probing.dataset",
     "proxies": "reencoding.proxies",
+    "pull": "hub.pull",
+    "push_to_hub": "hub.push",
     "read_frames": "decoding",
     "read_sizes": "sample_sizes",
     "set_max_threads": "decode_threads",
     "unpack": "unpacking",
+    "write_diff_html": "caption_diff_page",
+    "write_layer": "layers",
 }
 __all__ = ["__version__", *sorted(_HOME)]
 

@@ -123,7 +123,7 @@ class BatchReader(torch.utils.data.Dataset[tuple[B, BatchNotes]], Generic[B]):
         sampler = frames.draw(rng) if isinstance(frames, RandomWindow) else frames
         down, across = rng.random(2).tolist() if self.crop == "random" else CENTRE
         decode = self.decode(frames=sampler, size=self._size(bucket), crop_at=(down, across))
-        columns = decode({"sample_id": [data["sample_id"]], "clips": [data["clips"]]})
+        columns = decode({name: [data[name]] for name in ("sample_id", "clips", "media") if name in data})
         sample: Sample = {name: values[0] for name, values in columns.items()} | {"row": data}
         for transform in self.transforms:
             sample = transform(sample, rng)

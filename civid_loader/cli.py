@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from civid_loader import cli_plan, cli_video
+from civid_loader import cli_filter, cli_hub, cli_plan, cli_video
 from civid_loader.errors import CividLoaderError
 
 app = typer.Typer(
@@ -177,6 +177,10 @@ def probe(
 app.command()(cli_video.frames)
 app.command()(cli_video.proxies)
 app.command()(cli_plan.plan)
+app.command("filter")(cli_filter.filter_)
+app.command()(cli_filter.diff)
+app.command()(cli_hub.push)
+app.command()(cli_hub.pull)
 
 
 @app.command()

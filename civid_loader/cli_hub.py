@@ -2,9 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from civid_loader.hub.pull import PullReport
+    from civid_loader.hub.push import PushReport
 
 _REPO = typer.Argument(help="Name on the Hub, org/name.", show_default=False)
 
@@ -40,7 +44,6 @@ def push(
     from dataclasses import asdict
 
     from civid_loader.hub.push import push_to_hub
-    from civid_loader.report import print_push
 
     report = push_to_hub(
         dataset,
@@ -57,7 +60,7 @@ def push(
     if as_json:
         typer.echo(json.dumps(asdict(report), indent=2))
     else:
-        print_push(report)
+        _print_push(report)
 
 
 def pull(
@@ -80,10 +83,43 @@ def pull(
     from dataclasses import asdict
 
     from civid_loader.hub.pull import pull as run
-    from civid_loader.report import print_pull
 
     report = run(repo, output, layers=layer, with_videos=videos, revision=revision, quiet=as_json)
     if as_json:
         typer.echo(json.dumps(asdict(report), indent=2))
     else:
-        print_pull(report)
+        _print_pull(report)
+
+
+def _print_push(report: "PushReport") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    is_done = report.sha is not None
+    console = Console()
+    kind = "private" if report.is_private else "PUBLIC"
+    table = Table(title=f"{report.repo_id} ({kind}): {'sent' if is_done else 'would be sent'}", title_justify="left")
+    for name in ("config", "files", "MB"):
+        table.add_column(name, justify="left" if name == "config" else "right")
+    for config, num_bytes in report.num_bytes.items():
+        table.add_row(config or "card and pictures", f"{report.num_files[config]:,}", f"{num_bytes / 1e6:,.2f}")
+    console.print(table)
+    console.print(f"{report.num_unchanged:,} files are there already; {len(report.deleted):,} old shards removed.")
+    if is_done:
+        console.print(f"{report.num_commits} commits, checked file by file; it now stands at {report.sha}.")
+        console.print(f'Load it anywhere: [green]datasets.load_dataset("{report.repo_id}")[/green]')
+    else:
+        console.print("Nothing was changed: this was a dry run.")
+
+
+def _print_pull(report: "PullReport") -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console()
+    console.print(
+        f"{report.num_fetched:,} of {report.num_files:,} files fetched ({report.num_bytes_fetched / 1e6:,.1f} MB), all "
+        f"checked against commit {report.sha}; {len(report.removed):,} old ones removed."
+    )
+    console.print(f"Tables: {', '.join(report.tables)}")
+    console.print(f"Load it: [green]civid_loader.load({escape(json.dumps(report.output))})[/green]")

@@ -48,6 +48,14 @@ class HubError(CividLoaderError, OSError):
     """The Hub refuses, does not have what was asked for, or cannot be reached."""
 
 
+class StageError(CividLoaderError, ValueError):
+    """There is no such stage, parameter or recipe, or stages that do not fit together."""
+
+
+class ModelError(CividLoaderError, ValueError):
+    """Weights are not here, may not be used, or are not what a stage needs."""
+
+
 class LicenseError(CividLoaderError, ValueError):
     """The terms of the upstream data do not allow what was asked for."""
 

@@ -121,6 +121,23 @@ def find_in_shards(dataset: str, clip_id: str, *, open_file: OpenFile) -> ClipBy
     return found
 
 
+def has_videos(dataset: str) -> bool:
+    """Whether a dataset has a `videos` config; of a URL it is asked once in a process."""
+    if "://" in dataset:
+        return bool(_remote_stamps(dataset))
+    return any(Path(dataset, "videos").glob("*.parquet"))
+
+
+def clips_in_shard(shard: Path) -> Offsets:
+    """Where each clip lies in a local shard.
+
+    Raises:
+        UnreadableVideoError: it is damaged, or does not hold its videos in one piece.
+    """
+    with shard.open("rb") as file:
+        return _offsets(file, name=str(shard))
+
+
 def _stamps(dataset: str) -> tuple[tuple[str, int, int], ...]:
     """The shards of a dataset in order, each with length and time; a local shard that changed is another key."""
     if "://" in dataset:

@@ -180,7 +180,11 @@ def test_somebody_else_pushes_in_between(tmp_path: Path, home: Path) -> None:
     with HubServer(tmp_path / "store") as hub:
         push(hub, root, REPO, home)
         recaption(root, "captions-new")
-        hub.fail("commit", action=lambda call: hub.write(REPO, {"notes.txt": b"theirs"}) and None)
+
+        def pushes(_: Call) -> None:
+            hub.write(REPO, {"notes.txt": b"theirs"})
+
+        hub.fail("commit", action=pushes)
         report = push(hub, root, REPO, home, layers=["captions-new"])
         assert report["num_commits"] == 1
         check_whole(hub, root)
@@ -250,7 +254,8 @@ def test_what_the_terms_forbid(tmp_path: Path, home: Path) -> None:
     root = dataset(tmp_path / "set")
     with HubServer(tmp_path / "store") as hub:
         for name, what in (("is_public", "a public repository"), ("with_videos", "uploading videos")):
-            error = push(hub, root, REPO, home, **{name: True})["error"]
+            (report,) = push_each(hub, root, [(REPO, {name: True})], home)
+            error = report["error"]
             assert error.startswith(f"LicenseError: the terms of the data (hdvila-research) do not allow {what}")
             assert "HD-VG part is for academic use and must not be distributed" in error
             assert "--i-have-permission" in error
