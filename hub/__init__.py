@@ -1,5 +1,1 @@
-"""Publishing: the dataset card, push and pull. Nothing here yet.
-
-What belongs here: everything that talks to the Hugging Face Hub. A built folder (`civid_loader.materialize`)
-already has the Hub's layout, so this room uploads it, layer by layer, and never needs to rewrite a shard.
-"""
+"""Publishing: everything that talks to the Hugging Face Hub. A built folder has the Hub's layout already."""

@@ -4,6 +4,7 @@ import itertools
 import random
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -160,10 +161,19 @@ def test_faults_pass(tmp_path: Path, home: Path) -> None:
 
     arrived: dict[int, list[str]] = {i: [] for i in range(len(matrix))}
     with HubServer(tmp_path / "store") as hub:
+
+        def strikes(number: int, phase: Kind) -> Callable[[Call], bool]:
+            return lambda call: place(call) == number and call.kind == phase
+
+        def look(call: Call) -> bool:
+            """Never strikes: it notes what passes."""
+            if call.kind == "lfs-upload":
+                arrived[place(call)].append(call.path)
+            return False
+
         for i, (phase, fault) in enumerate(matrix):
-            hub.fail(lambda call, i=i, phase=phase: place(call) == i and call.kind == phase, **FAULTS[fault])
-        # Never strikes; it looks at what passes.
-        hub.fail(lambda call: arrived[place(call)].append(call.path) if call.kind == "lfs-upload" else None)
+            hub.fail(strikes(i, phase), **FAULTS[fault])
+        hub.fail(look)
         reports = push_each(hub, root, [(f"org/f-{i}", {}) for i in range(len(matrix))], home)
         for i, (case, report) in enumerate(zip(matrix, reports, strict=True)):
             assert "error" not in report, (case, report)
