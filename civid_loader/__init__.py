@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from civid_loader.hub.video_config import write_video_config as write_video_config
     from civid_loader.buckets import Bucket as Bucket
     from civid_loader.buckets import fit_buckets as fit_buckets
     from civid_loader.caption_diff import CaptionDiff as CaptionDiff
@@ -145,6 +146,7 @@ _HOME = {
     "unpack": "unpacking",
     "write_diff_html": "caption_diff_page",
     "write_layer": "layers",
+    "write_video_config": "hub.video_config",
 }
 __all__ = ["__version__", *sorted(_HOME)]
 

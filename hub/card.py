@@ -68,7 +68,7 @@ def render_card(
     builder = builders.find(name)
     statistics = dataset_statistics(root, tables=tables)
     pictures = {f"{PICTURES}/{plot}.png": png for plot, png in plots(statistics).items()}
-    old_header, old_body = _parts(existing or "")
+    old_header, old_body = header_and_body(existing or "")
     header = _merged(_header(name, builder, statistics, configs), old_header)
     body = _body(name, builder, statistics, configs, manifest, repo_id=repo_id, pictures=list(pictures))
     dumped = yaml.safe_dump(header, sort_keys=False, allow_unicode=True)
@@ -112,8 +112,12 @@ def _size(num_rows: int) -> str:
     return below
 
 
-def _parts(text: str) -> tuple[dict[str, Any], str]:
-    """(header, body) of a card."""
+def header_and_body(text: str) -> tuple[dict[str, Any], str]:
+    """(header, body) of a card.
+
+    Raises:
+        OutputError: its header is broken.
+    """
     match = _HEADER.match(text)
     if not match:
         return {}, text

@@ -123,7 +123,8 @@ def column_tables(configs: Sequence[Config], statistics: Statistics, manifest: M
         rows = []
         for column, type_name in columns_of(config.features):
             unit, text = known.get(column, ("", "Not recorded."))
-            nulls = _share(missing[column]) if column in missing else ""
+            # The column is narrow: with a space the sign would stand on a line of its own.
+            nulls = _share(missing[column]).replace(" ", "&nbsp;") if column in missing else ""
             rows.append([code(column), escaped(type_name), escaped(unit), text, nulls])
         parts += [f"### {code(config.name)}", table(["column", "type", "unit", "what it is", "null"], rows)]
     return "\n\n".join(parts)
@@ -168,7 +169,10 @@ def layer_text(configs: Sequence[Config], manifest: Manifest) -> str:
     parts = []
     for config in configs:
         if config.folder not in ("annotations", "characters", "movies"):
-            parts += [f"### {code(config.name)}", _made(_provenance(config, manifest))]
+            told = _provenance(config, manifest)
+            as_they_were = config.folder == "videos" and manifest and not told
+            text = "The files of the clips as they were, byte for byte." if as_they_were else _made(told)
+            parts += [f"### {code(config.name)}", text]
     return "\n\n".join(parts) or "There are none yet."
 
 
@@ -177,7 +181,9 @@ def _made(layer: Manifest) -> str:
         return "Not recorded."
     parts = []
     if layer.get("fingerprint"):
-        parts.append(f"Fingerprint {data(layer['fingerprint'])}, made {escaped(str(layer.get('created_utc') or '-'))}.")
+        when = layer.get("created_utc")
+        made = f", made {escaped(str(when))}" if when else ""
+        parts.append(f"Fingerprint {data(layer['fingerprint'])}{made}.")
     if layer.get("made_with"):
         versions = (f"{escaped(name)} {escaped(str(version))}" for name, version in sorted(layer["made_with"].items()))
         parts.append(f"Made with {', '.join(versions)}.")

@@ -6,10 +6,10 @@ from typing import Any, Final
 from datasets import Features, LargeList, List, Value
 
 
-def _captions(where: str, about: str, window: str) -> dict[str, str]:
+def _captions(where: str, about: str, window: str, kinds: str = "`dense`, `background`") -> dict[str, str]:
     return {
         where: about,
-        f"{where}[].kind": "What it is about, a word of the schema's vocabulary: `dense`, `background`.",
+        f"{where}[].kind": f"What it is about, a word of the schema's vocabulary: {kinds}.",
         f"{where}[].text": "The text.",
         f"{where}[].start_seconds": f"Start of the part the text is about, {window}; null: all of it.",
         f"{where}[].end_seconds": "End of that part, not included.",
@@ -17,6 +17,7 @@ def _captions(where: str, about: str, window: str) -> dict[str, str]:
     }
 
 
+_STEP_KINDS: Final = "`continuation_content`, `change_background`"
 _SAMPLES: Final = {
     "sample_id": "Unique over all datasets of this schema. Not meant to be taken apart.",
     "dataset": "Short name of the source dataset.",
@@ -56,8 +57,15 @@ _SAMPLES: Final = {
     "transitions": "Texts about the step from one clip to the next.",
     "transitions[].from_index": "`index` of the clip before the step.",
     "transitions[].to_index": "`index` of the clip after the step.",
-    **_captions("transitions[].captions", "Texts about this step: what goes on and what changes.", "not used here"),
-    **_captions("captions", "Texts about the sample as a whole.", "counted from the start of the sample"),
+    **_captions(
+        "transitions[].captions", "Texts about this step: what goes on and what changes.", "not used here", _STEP_KINDS
+    ),
+    **_captions(
+        "captions",
+        "Texts about the sample as a whole.",
+        "counted from the start of the sample",
+        "`scene_title`, `synopsis`",
+    ),
     "hierarchy": "Place of the sample in a larger whole.",
     "hierarchy.movie_id": "Id of the movie; the key of the tables `movies` and `characters`.",
     "hierarchy.movie_title": "Title of the movie.",
@@ -127,7 +135,9 @@ _MEDIA: Final = {
 _CAPTION_LAYER: Final = {
     "clip_id": "The clip; every clip has a row.",
     **_captions("captions", "Texts about the clip.", "counted from the start of the clip"),
-    **_captions("transition_captions", "Texts about the step to the clip from the one before it.", "not used here"),
+    **_captions(
+        "transition_captions", "Texts about the step to the clip from the one before it.", "not used here", _STEP_KINDS
+    ),
     "reason": "Why there are no texts.",
 }
 _VIDEOS: Final = {"clip_id": "The clip.", "video": "Bytes of the clip's file."}

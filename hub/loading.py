@@ -26,8 +26,6 @@ from civid_loader.progress import track
 from civid_loader.schema import SCHEMA_VERSION
 from civid_loader.storage import MANIFEST, atomic_file, leaf_paths, of_split, shards
 
-BLOCK_BYTES: Final = 64 << 10
-"""Fetched at a time where only some columns of a remote file are read: 5 MB, the default, would be all of it."""
 _REPO: Final = re.compile(r"(?:hf://datasets/)?(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[^@]+))?/?")
 
 
@@ -54,7 +52,7 @@ def load(
         split: train, test ...
         layers: see `civid_loader.layers`.
         columns: only these, `["sample_id", "clips.captions"]`; of a remote dataset not much more than their bytes are
-            fetched. Layers need `clips.clip_id`, which is added.
+            fetched. What joining the layers needs of the clips is added.
         revision: branch, tag or commit; the newest of main.
         token: None: the one huggingface_hub keeps.
         quiet: no progress bar.
@@ -76,7 +74,7 @@ def load(
         cache.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{cache}.lock"):  # ranks on one machine come here at the same time
             if not cache.is_file():
-                leaves = None if columns is None else _leaves(files.open(names[0]), columns, with_ids=bool(layers))
+                leaves = None if columns is None else _leaves(files.open(names[0]), columns, layers)
                 ready = [Layer(name=name, rows=_table(files, paths)) for name, paths in layer_shards.items()]
                 _write(cache, _pieces(files, names, leaves, quiet=quiet), ready, where=files.name)
     return Dataset.from_file(str(cache), split=datasets.Split(split))
@@ -120,7 +118,7 @@ def _check_version(shard: pq.ParquetFile, *, where: str) -> None:
         raise OutputError(f"{where}: schema version {version}, this package reads {SCHEMA_VERSION}")
 
 
-def _leaves(shard: pq.ParquetFile, columns: Sequence[str], *, with_ids: bool) -> list[str]:
+def _leaves(shard: pq.ParquetFile, columns: Sequence[str], layers: Sequence[str]) -> list[str]:
     """Parquet's names of what is wanted: `clips.captions` -> `clips.list.element.captions.list.element.kind` ...
 
     Raises:
@@ -128,8 +126,11 @@ def _leaves(shard: pq.ParquetFile, columns: Sequence[str], *, with_ids: bool) ->
     """
     with shard:
         plain = {leaf.replace(".list.element", ""): leaf for leaf in leaf_paths(shard.schema_arrow)}
+    needed = ["clips.clip_id"] if layers else []
+    if any(name.startswith("captions-") for name in layers):
+        needed += ["clips.index", "clips.captions"]
     chosen: list[str] = []
-    for column in [*columns, *(["clips.clip_id"] if with_ids else [])]:
+    for column in [*columns, *needed]:
         found = [leaf for name, leaf in plain.items() if name == column or name.startswith(f"{column}.")]
         if not found:
             known = ", ".join(sorted({name.partition(".")[0] for name in plain}))
@@ -137,7 +138,7 @@ def _leaves(shard: pq.ParquetFile, columns: Sequence[str], *, with_ids: bool) ->
                 f"there is no column {column!r}; there are {known}, and parts of them such as clips.captions"
             )
         chosen += found
-    return chosen
+    return list(dict.fromkeys(chosen))
 
 
 class _Files(Protocol):
@@ -200,20 +201,31 @@ class _HubFiles:
     @cached_property
     def _manifest(self) -> Mapping[str, Any]:
         try:
-            manifest: Mapping[str, Any] = json.loads(self.local(MANIFEST).read_bytes())
+            manifest = json.loads(self.local(MANIFEST).read_bytes())
         except EntryNotFoundError as error:
             raise AnnotationError(
                 f"{self.name} has no {MANIFEST}, so no dataset that `civid push` published; "
                 f"datasets.load_dataset({self.name!r}) may read it"
             ) from error
+        except ValueError as error:
+            raise AnnotationError(
+                f"{self.name}: its {MANIFEST} is no JSON ({error}); push the dataset again"
+            ) from error
+        if not isinstance(manifest, dict) or not isinstance(manifest.get("shards"), dict):
+            raise AnnotationError(f"{self.name}: its {MANIFEST} is not of this package; push the dataset again")
         return manifest
 
+    @cached_property
+    def _footers(self) -> dict[str, Any]:
+        """Of shards opened before: one of many columns has hundreds of kilobytes."""
+        return {}
+
     def shards(self, table: str, split: str) -> list[str]:
-        listed = [Path(name) for name in self._manifest["shards"].get(table, [])]
+        listed = [Path(self.name, name) for name in self._manifest["shards"].get(table, [])]
         if not listed:
             known = ", ".join(layer_names(self._manifest["shards"])) or "no layers"
             raise AnnotationError(f"{self.name} has no table {table!r}; it has {known}")
-        return [path.as_posix() for path in of_split(listed, split)]
+        return [path.relative_to(self.name).as_posix() for path in of_split(listed, split)]
 
     def stamp(self, name: str) -> str:
         return self.snapshot.sha
@@ -222,8 +234,11 @@ class _HubFiles:
         if not is_partial:
             return pq.ParquetFile(self.local(name))
         files = HfFileSystem(token=self.snapshot.token)
-        path = self.snapshot.url(name).removeprefix("hf://")
-        return pq.ParquetFile(files.open(path, "rb", block_size=BLOCK_BYTES), pre_buffer=True)
+        # Nothing is read ahead: Parquet asks for whole pieces, and 5 MB more with each would be all of the file.
+        file = files.open(self.snapshot.url(name).removeprefix("hf://"), "rb", cache_type="none")
+        shard = pq.ParquetFile(file, pre_buffer=True, metadata=self._footers.get(name))
+        self._footers[name] = shard.metadata
+        return shard
 
     def local(self, name: str) -> Path:
         sha = self.snapshot.sha

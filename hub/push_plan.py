@@ -8,18 +8,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
 from huggingface_hub import CommitOperationAdd
 from huggingface_hub.hf_api import RepoFile
 
-from civid_loader.errors import AnnotationError, HubError
+from civid_loader.errors import AnnotationError, HubError, OutputError
 from civid_loader.hub.access import Snapshot
-from civid_loader.hub.card import render_card
+from civid_loader.hub.card import header_and_body, render_card
 from civid_loader.layers import layer_folder, layer_names
 from civid_loader.storage import MANIFEST, read_manifest, shards
 
 CARD: Final = "README.md"
-_HEADER: Final = re.compile(r"---\n(.*?)^---\n", re.DOTALL | re.MULTILINE)
 _DATA_FILE: Final = re.compile(r".*\.(parquet|arrow|csv|tsv|jsonl?|tar|zip|gz)")
 
 
@@ -35,10 +33,12 @@ class Remote:
 
     @property
     def configs(self) -> set[str]:
-        """Configs that its card names."""
-        match = _HEADER.match(self.card or "")
-        header = yaml.safe_load(match[1]) if match else None
-        configs = header.get("configs") if isinstance(header, dict) else None
+        """Configs that its card names.
+
+        Raises:
+            OutputError: its header is broken.
+        """
+        configs = header_and_body(self.card or "")[0].get("configs")
         return {str(one.get("config_name")) for one in configs or () if isinstance(one, dict)}
 
 
@@ -142,7 +142,7 @@ def make_plan(local: LocalFiles, remote: Remote) -> PushPlan:
     """Compare by size and hash.
 
     Raises:
-        HubError: the repository holds something else.
+        HubError: the repository holds something else, or its card was broken by hand.
     """
     _check_same(local, remote)
     own = {path: local.add(path) for path in local.paths()}
@@ -152,9 +152,13 @@ def make_plan(local: LocalFiles, remote: Remote) -> PushPlan:
         for path in remote.files
         if path.endswith(".parquet") and f"{table_of(path)}/" in folders and path not in own
     ]
-    on_hub = {table_of(path) for path in remote.files if config_of(table_of(path)) in remote.configs}
-    tables = sorted({*local.tables, *on_hub} - {""})
-    card = render_card(local.root, repo_id=remote.repo_id, existing=remote.card, tables=tables)
+    try:
+        configs = remote.configs
+        on_hub = {table_of(path) for path in remote.files if config_of(table_of(path)) in configs}
+        tables = sorted({*local.tables, *on_hub} - {""})
+        card = render_card(local.root, repo_id=remote.repo_id, existing=remote.card, tables=tables)
+    except OutputError as error:
+        raise HubError(f"{remote.repo_id}: {error}") from error
     told = {CARD: card.text.encode(), MANIFEST: _manifest(local, remote), **card.pictures}
     own |= {path: CommitOperationAdd(path_in_repo=path, path_or_fileobj=data) for path, data in told.items()}
     changed = {path: one for path, one in own.items() if not is_same(one, remote.files.get(path))}
@@ -163,7 +167,7 @@ def make_plan(local: LocalFiles, remote: Remote) -> PushPlan:
         unchanged=tuple(path for path in own if path not in changed),
         deleted=tuple(deleted),
         tables=local.tables,
-        new_tables=frozenset(table for table in local.tables if config_of(table) not in remote.configs),
+        new_tables=frozenset(table for table in local.tables if config_of(table) not in configs),
     )
 
 

@@ -4,9 +4,11 @@ Legend: N clips of a sample, T frames, C = 3 channels (RGB), H height, W width.
 """
 # ruff: noqa: N806 - tensors carry their shape.
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import torch
 
@@ -23,7 +25,8 @@ from civid_loader.errors import (
 from civid_loader.pixels import CENTRE
 from civid_loader.sampling import Sampler
 from civid_loader.schema import SINGLE_CAPTION_KINDS
-from civid_loader.videos import open_video
+from civid_loader.video_shards import has_videos
+from civid_loader.videos import ByteSource, open_range, open_video
 
 DEFAULT_CAPTIONS: Final = ("dense", "content", "refined", "plot", "raw", "short")
 """The caption a clip is trained on where the user names none: the first of these that it has. The fullest description
@@ -31,6 +34,9 @@ each dataset gives comes first: MiraData dense, CI-VID content, LVD-2M refined, 
 
 Missing = Literal["error", "mask"]
 Repeats = Literal["keep", "mask"]
+
+Row: TypeAlias = Mapping[str, Any]
+_SHARD: Final = re.compile(r"videos/[^/\\]+\.parquet")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +47,8 @@ class DecodeClips:
     is no frame: the clip is missing, has fewer times than another clip of the sample, or is damaged there;
     `pts_seconds_NT`, float64, seconds from the clip's start, 0 where the mask is False; `texts`, list of N, None where
     the clip has no such caption; `num_bytes_read` of the files. Frames are 0 where the mask is False. Of the row it
-    needs `sample_id` and `clips`.
+    needs `sample_id` and `clips`; where it also has `media`, the joined layer, its packet indexes and places in shards
+    spare the reading of headers and footers.
 
     Raises, when a row is read:
         VideoError: the class that `open_video` or `read_frames` raised, with the sample and the clip in front.
@@ -49,8 +56,9 @@ class DecodeClips:
     """
 
     videos: str | None
-    """The video root: the folder relative pointers start from; of a dataset that holds its videos itself, its own
-    folder or URL. None when there are only absolute pointers and URLs."""
+    """The video root: the folder relative pointers start from; or the folder or URL (`hf://datasets/org/name`) of a
+    dataset with a `videos` config, where each clip is found by its id, whatever its pointer says. None when there are
+    only absolute pointers and URLs."""
     frames: Sampler
     """Times of each clip to decode."""
     size: tuple[int, int] | None = None
@@ -81,11 +89,13 @@ class DecodeClips:
         """Columns of rows in, columns of samples out, in the same order."""
         if absent := {"sample_id", "clips"} - batch.keys():
             raise ValueError(f"the columns {sorted(absent)} are needed to decode clips; there are {sorted(batch)}")
-        samples = [self._sample(*row) for row in zip(batch["sample_id"], batch["clips"], strict=True)]
+        media = batch.get("media") or [None] * len(batch["clips"])
+        samples = [self._sample(*row) for row in zip(batch["sample_id"], batch["clips"], media, strict=True)]
         return {column: [sample[column] for sample in samples] for column in samples[0]} if samples else {}
 
-    def _sample(self, sample_id: str, clips: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        decoded = [self._decode(sample_id, clip) for clip in clips]
+    def _sample(self, sample_id: str, clips: Sequence[Row], media: Sequence[Row | None] | None) -> dict[str, Any]:
+        facts = media or [None] * len(clips)
+        decoded = [self._decode(sample_id, *pair) for pair in zip(clips, facts, strict=True)]
         return {
             "sample_id": sample_id,
             "clip_ids": [clip["clip_id"] for clip in clips],
@@ -94,15 +104,11 @@ class DecodeClips:
             "texts": [text_of(clip["captions"] or [], self.captions or DEFAULT_CAPTIONS) for clip in clips],
         }
 
-    def _decode(self, sample_id: str, clip: Mapping[str, Any]) -> Frames | None:
+    def _decode(self, sample_id: str, clip: Row, media: Row | None) -> Frames | None:
         """Frames of a clip; None where there is nothing to show, and that is allowed."""
-        source = clip["source"] or {}
-        span = None if clip["trimmed"] else (source.get("start_seconds") or 0.0, source.get("end_seconds"))
         where = f"sample {sample_id}, clip {clip['clip_id']}"
         try:
-            if clip["video"] is None:
-                raise VideoNotFoundError("upstream names no video")
-            frames = run_within(self.timeout_seconds, lambda: self._read(clip["video"], span))
+            frames = run_within(self.timeout_seconds, lambda: self._read(clip, media or {}))
             if self.damaged == "error" and bool(frames.is_corrupt.any()):
                 raise CorruptVideoError(f"{clip['video']}: {int(frames.is_corrupt.sum())} of its frames are damaged")
         except VideoNotFoundError as error:
@@ -117,16 +123,42 @@ class DecodeClips:
             raise error.within(where) from error
         return frames
 
-    def _read(self, pointer: str, span: tuple[float, float | None] | None) -> Frames:
+    def _read(self, clip: Row, media: Row) -> Frames:
+        own = self._own(clip, media)
+        source = clip["source"] or {}
+        span = (source.get("start_seconds") or 0.0, source.get("end_seconds"))
+        if own is None and clip["video"] is None:
+            raise VideoNotFoundError("upstream names no video")
+        is_cut = clip["trimmed"] or (own is not None and not _is_own(clip["video"]))
         return read_frames(
-            open_video(pointer, root=self.videos, dataset=self.videos),
+            own or open_video(clip["video"], root=self.videos, dataset=self.videos),
             self.frames,
-            span=span,
+            span=None if is_cut else span,
             size=self.size,
             crop_at=self.crop_at,
+            index=media.get("packet_index"),
             threads=self.threads,
             timeout_seconds=self.timeout_seconds,
         )
+
+    def _own(self, clip: Row, media: Row) -> ByteSource | None:
+        """The clip in the `videos` config of the video root; None where the pointer says where it is."""
+        if self.videos is None or not has_videos(self.videos):
+            return None
+        shard, offset, num_bytes = (media.get(name) for name in ("shard", "byte_offset", "num_bytes"))
+        # A layer is not trusted: it must not name other files.
+        if shard is not None and offset is not None and num_bytes and _SHARD.fullmatch(shard):
+            return open_range(f"{self.videos.rstrip('/')}/{shard}", offset=offset, num_bytes=num_bytes)
+        pointer = clip["video"]
+        try:
+            named = pointer if _is_own(pointer) else f"videos:{clip['clip_id']}"
+            return open_video(named, root=self.videos, dataset=self.videos)
+        except VideoNotFoundError:
+            # Of a copy that could not be made the row may still name the original.
+            is_elsewhere = pointer is not None and ("://" in pointer or os.path.isabs(pointer))
+            if is_elsewhere or (pointer is not None and "://" not in self.videos and not _is_own(pointer)):
+                return None
+            raise
 
     def _stack(self, sample_id: str, clips: Sequence[Frames | None]) -> dict[str, torch.Tensor]:
         """One tensor of all clips; places without a frame stay 0."""
@@ -164,3 +196,7 @@ class DecodeClips:
             for t, is_corrupt in enumerate(clip.is_corrupt.tolist())
             if not is_corrupt and (self.repeats == "keep" or moments[t] not in moments[:t])
         ]
+
+
+def _is_own(pointer: str | None) -> bool:
+    return pointer is not None and pointer.startswith("videos:")

@@ -129,9 +129,12 @@ def _fingerprint(dataset: Path, videos: str | None, settings: ProxySettings) -> 
     if not (dataset / MANIFEST).is_file():
         raise AnnotationError(f"{dataset}: no {MANIFEST}, so no built dataset; make one with `civid build`")
     parent = read_manifest(dataset)
-    parent.pop("media", None)  # a layer: probing the dataset does not change what is copied
+    # Layers, and videos packed later, do not change what is copied.
+    for key in ("media", "layers", "video_config"):
+        parent.pop(key, None)
     for of_tables in (parent["num_rows"], parent["shards"]):
-        of_tables.pop("media", None)
+        for table in [name for name in of_tables if name not in ("annotations", "characters", "movies")]:
+            del of_tables[table]
     return {
         "name": parent["name"],
         "parent": {
