@@ -7,7 +7,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from civid_loader.hub.video_config import write_video_config as write_video_config
     from civid_loader.buckets import Bucket as Bucket
     from civid_loader.buckets import fit_buckets as fit_buckets
     from civid_loader.caption_diff import CaptionDiff as CaptionDiff
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from civid_loader.hub.pull import pull as pull
     from civid_loader.hub.push import PushReport as PushReport
     from civid_loader.hub.push import push_to_hub as push_to_hub
+    from civid_loader.hub.video_config import write_video_config as write_video_config
     from civid_loader.judging import columns_of as columns_of
     from civid_loader.layers import write_layer as write_layer
     from civid_loader.loader import SequenceLoader as SequenceLoader

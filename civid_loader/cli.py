@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from civid_loader import cli_filter, cli_hub, cli_plan, cli_video
+from civid_loader import cli_curate, cli_filter, cli_hub, cli_plan, cli_process, cli_video
 from civid_loader.errors import CividLoaderError
 
 app = typer.Typer(
@@ -177,6 +177,9 @@ def probe(
 app.command()(cli_video.frames)
 app.command()(cli_video.proxies)
 app.command()(cli_plan.plan)
+app.command()(cli_process.process)
+app.command()(cli_process.stages)
+app.command()(cli_curate.curate)
 app.command("filter")(cli_filter.filter_)
 app.command()(cli_filter.diff)
 app.command()(cli_hub.push)

@@ -52,6 +52,10 @@ class StageError(CividLoaderError, ValueError):
     """There is no such stage, parameter or recipe, or stages that do not fit together."""
 
 
+class WorkerError(CividLoaderError, RuntimeError):
+    """Worker processes end, and no clip is to blame."""
+
+
 class ModelError(CividLoaderError, ValueError):
     """Weights are not here, may not be used, or are not what a stage needs."""
 

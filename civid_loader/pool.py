@@ -39,7 +39,7 @@ def map_jobs(
     context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
     if os.name == "posix":
         context.set_forkserver_preload([function.__module__])
-    with ProcessPoolExecutor(min(num_proc, len(jobs)), mp_context=context, initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(min(num_proc, len(jobs)), mp_context=context, initializer=start_worker) as pool:
         futures = {pool.submit(function, job): job.index for job in jobs}
         try:
             done = ((futures[future], future.result()) for future in as_completed(futures))
@@ -49,7 +49,7 @@ def map_jobs(
             raise
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
     """One worker is one core; and it ends when its parent is killed, which a pool's worker does not by itself."""
     pa.set_cpu_count(1)
     parent = multiprocessing.parent_process()

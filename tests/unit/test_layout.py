@@ -50,7 +50,7 @@ ORDER = (
     ("materialize", "unpacking", "probing", "reencoding", "contact_sheets", "filtering"),
     ("report",),
     ("demo",),
-    ("cli_video", "cli_plan", "cli_hub", "cli_filter"),
+    ("cli_video", "cli_plan", "cli_hub", "cli_filter", "cli_process", "cli_curate"),
     ("cli",),
 )
 SAME_GROUP = {("schema", "errors")}

@@ -1,0 +1,75 @@
+"""The command that makes a dataset of films."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from civid_loader.processing.curate import CurateReport
+
+
+def curate(
+    videos: Annotated[Path, typer.Argument(help="Folder of films, at any depth.", show_default=False)],
+    recipe: Annotated[
+        str, typer.Option(help="civid, lvd2m, miradata, or a .yaml file of the same form.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Dataset folder to make.", show_default=False)],
+    embedding_model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a vision model of transformers (DINOv2, CLIP, SigLIP) that frames are compared by; by "
+            "default colours and edges, without weights.",
+            show_default=False,
+        ),
+    ] = None,
+    num_proc: Annotated[
+        int, typer.Option(min=1, help="Worker processes, one film each; the result does not depend on it.")
+    ] = 1,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what the output folder holds.")] = False,
+) -> None:
+    """Cut films into clips and sequences as a paper does it, into a dataset of spans; the films stay as they are.
+
+    Example: `civid curate /data/films --recipe civid --num-proc 16 --output out/mine`
+
+    civid: scenes that are alike, but not too much, in sequences. lvd2m: scenes of 10 s and more without a cut.
+    miradata: scenes that go on in the next are joined; from 40 s on. A recipe is a YAML file with every number and who
+    says so: copy one of the package's (`civid_loader/processing/recipes`) to change it.
+
+    Without `--embedding-model` frames are compared by their colours and edges, which are no match for the papers'
+    networks: samples are flagged. The thresholds of recipe civid are those of ImageBind; other embeddings need others.
+
+    A run that was cut off continues when the same command is run again. Films that cannot be read are listed in
+    `rejected/videos.jsonl`.
+    """
+    from civid_loader.processing.curate import curate as run
+    from civid_loader.processing.frame_descriptors import ModelEmbedder
+
+    embedder = None if embedding_model is None else ModelEmbedder.of(embedding_model)
+    report = run(videos, recipe=recipe, output=output, embedder=embedder, num_proc=num_proc, overwrite=overwrite)
+    _print(report)
+
+
+def _print(report: "CurateReport") -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    table = Table(title=f"{escape(report.recipe)} → {escape(report.output)}", title_justify="left")
+    table.add_column("what")
+    table.add_column("number", justify="right")
+    table.add_column("hours", justify="right")
+    table.add_row("films", f"{report.num_videos:,}", f"{report.video_seconds / 3600:,.2f}")
+    table.add_row("scenes", f"{report.num_scenes:,}", "")
+    table.add_row("samples", f"{report.num_samples:,}", "")
+    table.add_row("clips", f"{report.num_clips:,}", f"{report.clip_seconds / 3600:,.2f}")
+    for flag, number in report.flags.items():
+        table.add_row(f"flag {escape(flag)}", f"{number:,}", "")
+    for reason, number in report.rejected.items():
+        table.add_row(f"[red]films {escape(reason)}[/red]", f"{number:,}", "")
+    console.print(table)
+    if report.rejected:
+        console.print(f"Films without clips, all in {escape(report.output)}/rejected/videos.jsonl, the first:")
+        for line in report.examples:
+            console.print(f"  {escape(line)}")

@@ -1,0 +1,138 @@
+"""Chunks of clips, in the order of the annotations: a sample is never divided, and a clip comes once."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import xxhash
+
+from civid_loader.storage import read_manifest, read_table, shards
+
+CHUNK_CLIPS: Final = 256
+"""About; a sample with more has its own chunk."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chunk:
+    """Rows of one split that follow each other."""
+
+    index: int
+    split: str
+    start: int
+    """First row, counted over the rows of the split."""
+    stop: int
+    """One past its last."""
+    num_clips: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chunks:
+    """All chunks of a dataset."""
+
+    listed: tuple[Chunk, ...]
+    fingerprint: str
+    """Of clip ids, pointers and spans, in order: the same means the same clips."""
+
+    @property
+    def num_clips(self) -> int:
+        """Of all chunks."""
+        return sum(chunk.num_clips for chunk in self.listed)
+
+
+def plan_chunks(root: Path, *, limit: int | None = None) -> Chunks:
+    """Divide a dataset, or about its first `limit` clips.
+
+    Raises:
+        AnnotationError: no built dataset, or a part of it is missing.
+        OutputError: it was built by another version.
+    """
+    read_table(root, columns=["sample_id"])  # complete, and of this version of the schema
+    hashed = xxhash.xxh3_128()
+    listed: list[Chunk] = []
+    left = limit
+    for split in _splits(root):
+        counts: list[int] = []
+        for path in shards(root, split=split):
+            with pq.ParquetFile(path) as file:
+                for i in range(file.num_row_groups):
+                    lists = file.read_row_group(i, columns=_IDENTITY).column("clips").combine_chunks()
+                    counts += pc.list_value_length(lists).to_pylist()
+                    for name in ("clip_id", "video", "trimmed", "source"):
+                        hashed.update(repr(pc.struct_field(lists.flatten(), name).to_pylist()).encode())
+        for start, stop in _ranges(counts):
+            if left is not None and left <= 0:
+                break
+            num_rows = stop - start if left is None else min(stop - start, max(1, left))
+            listed.append(
+                Chunk(
+                    index=len(listed),
+                    split=split,
+                    start=start,
+                    stop=start + num_rows,
+                    num_clips=sum(counts[start : start + num_rows]),
+                )
+            )
+            left = None if left is None else left - listed[-1].num_clips
+    return Chunks(listed=tuple(listed), fingerprint=hashed.hexdigest())
+
+
+_CLIP: Final = "clips.list.element"
+_IDENTITY: Final = [f"{_CLIP}.{name}" for name in ("clip_id", "video", "trimmed")] + [
+    f"{_CLIP}.source.{name}" for name in ("start_seconds", "end_seconds")
+]
+
+
+def _splits(root: Path) -> list[str]:
+    num_rows: dict[str, int] = read_manifest(root)["num_rows"]["annotations"]
+    return list(num_rows)
+
+
+def _ranges(counts: list[int]) -> Iterator[tuple[int, int]]:
+    """(first row, one past the last) of each chunk."""
+    start, num_clips = 0, 0
+    for row, count in enumerate(counts):
+        if num_clips and num_clips + count > CHUNK_CLIPS:
+            yield start, row
+            start, num_clips = row, 0
+        num_clips += count
+    if num_clips:
+        yield start, len(counts)
+
+
+def read_clips(root: Path, chunk: Chunk) -> list[dict[str, Any]]:
+    """The clips of a chunk as stages get them: those of the schema, with what their sample says."""
+    clips = []
+    for row in _rows(root, chunk):
+        about = {name: row[name] for name in ("sample_id", "dataset", "subset")}
+        clips += [{**clip, **about} for clip in row["clips"]]
+    return clips
+
+
+def _rows(root: Path, chunk: Chunk) -> Iterator[dict[str, Any]]:
+    at = 0
+    for path in shards(root, split=chunk.split):
+        with pq.ParquetFile(path) as file:
+            for i in range(file.num_row_groups):
+                count = file.metadata.row_group(i).num_rows
+                first, last = max(chunk.start, at), min(chunk.stop, at + count)
+                if first < last:
+                    rows: pa.Table = file.read_row_group(i).slice(first - at, last - first)
+                    yield from rows.to_pylist()
+                at += count
+                if at >= chunk.stop:
+                    return
+
+
+def first_of_each(ids: pa.Array, seen: set[int]) -> pa.Array:
+    """True where a clip id comes for the first time; `seen` remembers a hash of each."""
+    is_first: np.ndarray[Any, np.dtype[np.bool_]] = np.ones(len(ids), bool)
+    for i, clip_id in enumerate(ids.to_pylist()):
+        key = xxhash.xxh3_64_intdigest(clip_id.encode())
+        is_first[i] = key not in seen
+        seen.add(key)
+    return pa.array(is_first)

@@ -1,0 +1,252 @@
+"""One film to sample rows: cut into scenes, described, joined as a recipe says.
+
+Legend: T frames, H height, W width, C = 3 channels (RGB), N scenes, D dimensions.
+"""
+# ruff: noqa: N806 - arrays carry their shape.
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import Any, Final, TypeVar
+
+import numpy as np
+
+import civid_loader
+from civid_loader.decoding import read_frames
+from civid_loader.errors import StageError
+from civid_loader.media import VideoFacts, probe
+from civid_loader.processing.frame_descriptors import Embedder, Frames, Vectors
+from civid_loader.processing.recipe import Recipe
+from civid_loader.processing.segments.similarity_segment import (
+    SimilaritySegmentParams,
+    pooled,
+    segment,
+    similarities,
+)
+from civid_loader.processing.segments.split import Span, SplitParams, find_cuts, split_video
+from civid_loader.processing.segments.split_stitch import (
+    SplitStitchParams,
+    Votes,
+    cosine,
+    is_at_least,
+    stitch,
+)
+from civid_loader.sampling import Fps, Sampler, Thirds, UniformEnds
+from civid_loader.schema import empty_sample
+from civid_loader.videos import ByteSource, open_video
+
+SUBSET: Final = "curated"
+NO_LANGUAGE_MODEL: Final = "stitched_by_features_only"
+"""Flag of samples for which the recipe's language models were not asked."""
+STAND_IN: Final = "stand_in_embedding"
+"""Flag of samples made with another embedding than the paper's."""
+TRUNCATED: Final = "video_truncated"
+P = TypeVar("P")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeepParams:
+    """Which scenes become clips: step `keep` of a recipe's segmentation."""
+
+    min_seconds: float = 0.0
+    cut_threshold: float | None = None
+    """A scene with a cut among frames at `cut_fps` is dropped; None: not looked for."""
+    cut_fps: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Embedders:
+    """What frames are compared by."""
+
+    first: Embedder
+    """Of the scenes of a sequence (civid); votes in the place of ImageBind (miradata)."""
+    second: Embedder
+    """Votes in the place of DINOv2 (miradata)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """What a film gave."""
+
+    rows: list[dict[str, Any]]
+    """Samples, see `schema.SAMPLE_FEATURES`."""
+    num_scenes: int
+    """That it was cut into."""
+    duration_seconds: float
+    """Of the film."""
+
+
+def params_of(recipe: Recipe, stage: str, kind: type[P]) -> P | None:
+    """The parameters of a step of the recipe's segmentation; None: it has no such step.
+
+    Raises:
+        StageError: a parameter that the step has not, or a value that is none.
+    """
+    step = recipe.step(stage)
+    if step is None:
+        return None
+    known = {one.name for one in fields(kind)}  # type: ignore[arg-type] # dataclasses all, which typing cannot say
+    if strange := sorted(step.params.keys() - known):
+        raise StageError(f"recipe {recipe.name}: {stage} has no parameter {strange[0]!r}; it has {', '.join(known)}")
+    try:
+        return kind(**step.params)
+    except (TypeError, ValueError) as error:
+        raise StageError(f"recipe {recipe.name}: {stage}: {error}") from error
+
+
+def curate_video(
+    pointer: str, *, root: str, recipe: Recipe, embedders: Embedders, timeout_seconds: float | None
+) -> Found:
+    """The samples of one film.
+
+    Args:
+        pointer: of the film, relative to `root`.
+        root: of the films.
+        recipe: of dataset civid, lvd2m or miradata.
+        embedders: see there.
+        timeout_seconds: for every reading of the film; None: without.
+
+    Raises:
+        VideoError: it is missing, unreadable or damaged.
+        StageError: the recipe says nothing of how to cut films.
+    """
+    split = params_of(recipe, "split", SplitParams)
+    if split is None:
+        raise StageError(f"recipe {recipe.name} has no step `split`: it does not say how films are cut")
+    source = open_video(pointer, root=root)
+    facts = probe(source, timeout_seconds=timeout_seconds)
+    spans = split_video(source, split, index=facts.index, timeout_seconds=timeout_seconds)
+    film = _Film(pointer=pointer, source=source, facts=facts, spans=spans, recipe=recipe, embedders=embedders)
+    find = {"civid": film.sequences, "lvd2m": film.takes, "miradata": film.stitched}[recipe.dataset]
+    return Found(rows=find(), num_scenes=len(spans), duration_seconds=facts.duration_seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Film:
+    pointer: str
+    source: ByteSource
+    facts: VideoFacts
+    spans: list[Span]
+    recipe: Recipe
+    embedders: Embedders
+
+    def sequences(self) -> list[dict[str, Any]]:
+        """CI-VID: scenes that are alike, but not too much, in sequences."""
+        params = params_of(self.recipe, "similarity_segment", SimilaritySegmentParams) or SimilaritySegmentParams()
+        each = [self._described(span, Thirds(3), self.embedders.first) for span in self.spans]
+        alike = similarities(np.stack([pooled(vectors_TD, params.pooling) for vectors_TD in each]))
+        runs = segment(alike, range(len(self.spans)), params)
+        return [
+            self._sample(
+                number, [self.spans[i] for i in run], flags=[STAND_IN], alike=[alike[i] if i else None for i in run]
+            )
+            for number, run in enumerate(runs)
+        ]
+
+    def takes(self) -> list[dict[str, Any]]:
+        """LVD-2M: long scenes without a cut."""
+        keep = params_of(self.recipe, "keep", KeepParams) or KeepParams()
+        kept = [span for span in self.spans if span.duration_seconds >= keep.min_seconds and not self._cuts(span, keep)]
+        return [self._sample(number, [span], flags=[]) for number, span in enumerate(kept)]
+
+    def stitched(self) -> list[dict[str, Any]]:
+        """MiraData: scenes joined where both embeddings say they go on, and long enough then."""
+        params = params_of(self.recipe, "split_stitch", SplitStitchParams) or SplitStitchParams()
+        known = self.embedders.first.same_scene_at_least, self.embedders.second.same_scene_at_least
+        told = params.imagebind_at_least, params.dino_at_least
+        taus = known[0] if told[0] is None else told[0], known[1] if told[1] is None else told[1]
+        joined = stitch(self.spans, lambda scene: self._votes(scene, taus))
+        kept = [span for span in joined if span.duration_seconds >= params.min_seconds]
+        flags = [NO_LANGUAGE_MODEL, STAND_IN]
+        return [self._sample(number, [span], flags=flags) for number, span in enumerate(kept)]
+
+    def _votes(self, scene: int, taus: tuple[float | None, float | None]) -> Votes:
+        (first_A, second_A), (first_B, second_B) = self._ends[scene], self._ends[scene + 1]
+        return Votes(
+            imagebind=is_at_least(cosine(first_A[-1], first_B[0]), taus[0]),
+            dino=is_at_least(cosine(second_A[-1], second_B[0]), taus[1]),
+        )
+
+    @cached_property
+    def _ends(self) -> list[tuple[Vectors, Vectors]]:
+        """Of each scene, its first and last frame described by both embedders: two of [2, D]."""
+        ends = (self._frames(span, UniformEnds(2)) for span in self.spans)
+        return [(self.embedders.first(frames_THWC), self.embedders.second(frames_THWC)) for frames_THWC in ends]
+
+    def _cuts(self, span: Span, keep: KeepParams) -> list[int]:
+        if keep.cut_threshold is None:
+            return []
+        frames_THWC = self._frames(span, Fps(keep.cut_fps), long_side_px=1024)
+        params = SplitParams(threshold=keep.cut_threshold, min_scene_len_frames=0)
+        return find_cuts((np.ascontiguousarray(frame[..., ::-1]) for frame in frames_THWC), params)
+
+    def _described(self, span: Span, at: Sampler, embedder: Embedder) -> Vectors:
+        return embedder(self._frames(span, at))
+
+    def _frames(self, span: Span, at: Sampler, *, long_side_px: int | None = None) -> Frames:
+        """uint8 [T, H, W, C]; with `long_side_px`, not larger than that."""
+        height, width = self.facts.height, self.facts.width
+        factor = max(height, width) / long_side_px if long_side_px else 1.0
+        size = (max(1, round(height / factor)), max(1, round(width / factor))) if factor > 1 else None
+        found = read_frames(
+            self.source, at, span=(span.start_seconds, span.end_seconds), size=size, index=self.facts.index
+        )
+        frames_THWC: Frames = found.frames_TCHW.permute(0, 2, 3, 1).numpy()
+        return frames_THWC
+
+    def _sample(
+        self, number: int, spans: Sequence[Span], *, flags: Sequence[str], alike: Sequence[float | None] = ()
+    ) -> dict[str, Any]:
+        truncated = [TRUNCATED] if self.facts.is_truncated else []
+        values = [*alike, *[None] * (len(spans) - len(alike))]
+        return empty_sample() | {
+            "sample_id": f"{self.pointer}#{number}",
+            "dataset": self.recipe.dataset,
+            "subset": SUBSET,
+            "level": "sequence" if self.recipe.dataset == "civid" else "clip",
+            "clips": [self._clip(i, span, values[i]) for i, span in enumerate(spans)],
+            "flags": [*flags, *truncated],
+            "provenance": {
+                "annotation_file": self.pointer,
+                "row_index": number,
+                "upstream_version": f"civid_loader {civid_loader.__version__}, recipe {self.recipe.name}",
+                "license": None,
+            },
+        }
+
+    def _clip(self, index: int, span: Span, alike: float | None) -> dict[str, Any]:
+        source = {
+            "platform": None,
+            "category": None,
+            "video_id": PurePosixPath(self.pointer).stem,
+            "url": None,
+            "start_seconds": span.start_seconds,
+            "end_seconds": span.end_seconds,
+            "start_frame": span.start_frame,
+            "end_frame": span.end_frame,
+        }
+        media = {
+            "width": self.facts.width,
+            "height": self.facts.height,
+            "fps": self.facts.fps,
+            "duration_seconds": span.duration_seconds,
+            "num_frames": span.end_frame - span.start_frame,
+        }
+        score = {"name": "similarity_to_scene_before", "unit": "cosine", "annotator": self._annotator, "value": alike}
+        return {
+            "clip_id": f"{self.pointer}:{span.start_frame}-{span.end_frame}",
+            "index": index,
+            "video": self.pointer,
+            "trimmed": False,
+            "source": source,
+            "media": media,
+            "captions": [],
+            "characters": [],
+            "scores": [] if alike is None else [score],
+        }
+
+    @property
+    def _annotator(self) -> str:
+        identity: Mapping[str, Any] = self.embedders.first.identity
+        return f"civid_loader:{identity.get('descriptor') or identity.get('model') or 'embedding'}"

@@ -1,0 +1,1 @@
+"""Where chunks are worked through: in this process, in several, or on a Ray cluster."""

@@ -1,0 +1,1 @@
+"""Scores of single clips. One file is one stage, named after the file."""
