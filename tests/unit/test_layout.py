@@ -64,13 +64,10 @@ def _packaging() -> dict[str, object]:
 
 
 def test_every_folder_with_python_files_is_packaged() -> None:
-    nested = {
-        f"civid_loader.{path.parent.relative_to(CORE).as_posix().replace('/', '.')}"
-        for path in CORE.rglob("*.py")
-        if path.parent != CORE
-    }
-    rooms = {f"civid_loader.{room}" for room in ROOMS}
-    assert _packaging()["packages"] == sorted({"civid_loader", *rooms, *nested})
+    found = {path.parent.relative_to(CORE).as_posix() for path in CORE.rglob("*.py") if path.parent != CORE}
+    found |= {path.parent.relative_to(ROOT).as_posix() for room in ROOMS for path in (ROOT / room).rglob("*.py")}
+    nested = {f"civid_loader.{folder.replace('/', '.')}" for folder in found}
+    assert _packaging()["packages"] == sorted({"civid_loader", *nested})
 
 
 @pytest.mark.parametrize("room", ROOMS)
