@@ -43,6 +43,10 @@ if TYPE_CHECKING:
     from civid_loader.plan import BatchPlan as BatchPlan
     from civid_loader.probing.dataset import probe_dataset as probe_dataset
     from civid_loader.probing.media_report import ProbeReport as ProbeReport
+    from civid_loader.processing.curate import curate as curate
+    from civid_loader.processing.process_report import ProcessReport as ProcessReport
+    from civid_loader.processing.run import process as process
+    from civid_loader.processing.work import StageSpec as StageSpec
     from civid_loader.reencoding.proxies import ProxyReport as ProxyReport
     from civid_loader.reencoding.proxies import proxies as proxies
     from civid_loader.sample_sizes import SampleSizes as SampleSizes
@@ -108,6 +112,7 @@ _HOME = {
     "PacketIndex": "packets",
     "PadFrames": "transforms.pad_frames",
     "ProbeReport": "probing.media_report",
+    "ProcessReport": "processing.process_report",
     "ProxyReport": "reencoding.proxies",
     "PullReport": "hub.pull",
     "PushReport": "hub.push",
@@ -117,6 +122,7 @@ _HOME = {
     "SampleSizes": "sample_sizes",
     "SequenceLoader": "loader",
     "Snapped": "sampling",
+    "StageSpec": "processing.work",
     "Thirds": "sampling",
     "Times": "sampling",
     "TokenizeText": "transforms.tokenize_text",
@@ -130,6 +136,7 @@ _HOME = {
     "build": "materialize",
     "collate": "collation",
     "columns_of": "judging",
+    "curate": "processing.curate",
     "diff_captions": "caption_diff",
     "filter": "filtering",
     "filter_dataset": "filtering",
@@ -137,6 +144,7 @@ _HOME = {
     "load": "hub.loading",
     "pack_frames": "packing",
     "probe_dataset": "probing.dataset",
+    "process": "processing.run",
     "proxies": "reencoding.proxies",
     "pull": "hub.pull",
     "push_to_hub": "hub.push",

@@ -158,7 +158,11 @@ def _specs(
         name, _, told = text.partition(":")
         asked.append((name, json.loads(told) if told else {}))
     if recipe is not None:
-        asked = [(one.stage, dict(one.params)) for one in load_recipe(recipe).stages if not only or one.stage in only]
+        steps = [step for step in load_recipe(recipe).stages if not only or step.stage in only]
+        for step in [step for step in steps if step.stage not in registry.names()]:
+            typer.secho(f"left out: {step.stage}, which is not here yet ({step.source})", fg="yellow", err=True)
+            steps.remove(step)
+        asked = [(step.stage, dict(step.params)) for step in steps]
     specs = []
     for name, params in asked:
         needed = registry.make(name, params).weights_needed()

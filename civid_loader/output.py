@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -79,3 +79,52 @@ def open_work(root: Path, plan: dict[str, Any], *, overwrite: bool) -> None:
         for table in (*TABLES, "rejected"):
             shutil.rmtree(root / table, ignore_errors=True)
         write_json(path, plan)
+
+
+def is_continued(work: Path, plan: dict[str, Any], *, kept: Collection[str] = ()) -> bool:
+    """Whether the folder holds an unfinished run of this plan; one over other clips is cleared away.
+
+    The caller writes the plan to `<work>/plan.json` once the run can be continued.
+
+    Args:
+        work: folder of the run, locked.
+        plan: what decides the result; `clips` is a fingerprint of what it is about.
+        kept: names in the folder that are not of an earlier run.
+
+    Raises:
+        OutputError: an unfinished run over the same clips differs in something else.
+    """
+    path = work / "plan.json"
+    started = json.loads(path.read_bytes()) if path.is_file() else None
+    if started == plan:
+        return True
+    if started is not None and started.get("clips") == plan["clips"]:
+        changed = ", ".join(key for key, value in plan.items() if started.get(key) != value)
+        raise OutputError(
+            f"{work} holds an unfinished run that differs in {changed}; run the command as it was then, or delete that "
+            "folder to start over"
+        )
+    for old in work.iterdir():
+        if old.is_dir():
+            shutil.rmtree(old)
+        elif old.name not in ("lock", *kept):
+            old.unlink()
+    return False
+
+
+def finished_manifest(root: Path, fingerprint: dict[str, Any]) -> dict[str, Any] | None:
+    """The manifest of a dataset that was made just so; None: nothing is finished there.
+
+    Raises:
+        OutputError: it was made of other inputs, or with other settings.
+    """
+    if not (root / MANIFEST).is_file():
+        return None
+    manifest = read_manifest(root)
+    if changed := [key for key, value in fingerprint.items() if manifest.get(key) != value]:
+        raise OutputError(
+            f"{root} holds a finished dataset that differs in {', '.join(changed)}; choose another --output, or "
+            "replace it with --overwrite"
+        )
+    shutil.rmtree(root / WORK, ignore_errors=True)  # killed when all was done but this
+    return manifest

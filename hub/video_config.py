@@ -4,7 +4,6 @@ plan -> shards, in `<dataset>/.incomplete-videos` -> seal: shards to their place
 lies, manifest and card tell of it all. Killed at any moment and started again, it ends with the same bytes.
 """
 
-import json
 import os
 import shutil
 from collections import Counter
@@ -35,7 +34,7 @@ from civid_loader.hub.video_plan import (
     read_clips,
     read_sizes,
 )
-from civid_loader.output import only_builder
+from civid_loader.output import is_continued, only_builder
 from civid_loader.progress import track_bytes, track_units
 from civid_loader.storage import MANIFEST, atomic_file, read_manifest, replace, shards, write_json
 from civid_loader.video_shards import write_video_shard
@@ -141,26 +140,13 @@ def _open_run(root: Path, clips: Clips, videos: str | None, *, shard_bytes: int,
     made_with = {"civid_loader": civid_loader.__version__, "pyarrow": pa.__version__}
     plan = {"clips": clips.fingerprint, "shard_bytes": shard_bytes, **made_with}
     inputs = plan | {"videos": None if videos is None else xxhash.xxh3_64_hexdigest(videos.encode())}
-    path = work / "plan.json"
-    started = json.loads(path.read_bytes()) if path.is_file() else None
-    if started is not None and started["clips"] == inputs["clips"] and started != inputs:
-        changed = ", ".join(key for key, value in inputs.items() if started.get(key) != value)
-        raise OutputError(
-            f"{work} holds an unfinished run that differs in {changed}; run the command as it was then, or delete "
-            "that folder to start over"
-        )
-    if started != inputs:
-        for old in work.iterdir():
-            if old.is_dir():
-                shutil.rmtree(old)
-            elif old.name != "lock":
-                old.unlink()
+    if not is_continued(work, inputs):
         with track_units(label="reading sizes", unit="clips", total=len(clips.ids), quiet=quiet) as advance:
             sizes = read_sizes(clips, root=root, video_root=videos, rejected=work / "missing.jsonl", advance=advance)
         _check_any(sizes, work)
         with atomic_file(work / "sizes.npy") as file:
             np.save(file, sizes, allow_pickle=False)
-        write_json(path, inputs)
+        write_json(work / "plan.json", inputs)
     sizes = np.load(work / "sizes.npy", allow_pickle=False)
     record = plan | {"sizes": xxhash.xxh3_64_hexdigest(sizes.data)}
     return _Run(

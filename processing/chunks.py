@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -121,11 +122,17 @@ def _rows(root: Path, chunk: Chunk) -> Iterator[dict[str, Any]]:
                 count = file.metadata.row_group(i).num_rows
                 first, last = max(chunk.start, at), min(chunk.stop, at + count)
                 if first < last:
-                    rows: pa.Table = file.read_row_group(i).slice(first - at, last - first)
-                    yield from rows.to_pylist()
+                    yield from _row_group(path, path.stat().st_mtime_ns, i).slice(first - at, last - first).to_pylist()
                 at += count
                 if at >= chunk.stop:
                     return
+
+
+@lru_cache(maxsize=2)
+def _row_group(path: Path, changed_ns: int, number: int) -> pa.Table:
+    """Kept for the next chunk, as a row group has many; `changed_ns` tells a file that was written again."""
+    with pq.ParquetFile(path) as file:
+        return file.read_row_group(number)
 
 
 def first_of_each(ids: pa.Array, seen: set[int]) -> pa.Array:

@@ -23,12 +23,11 @@ import civid_loader
 from civid_loader.errors import (
     AnnotationError,
     NoVideoStreamError,
-    OutputError,
     StageError,
     VideoError,
     VideoNotFoundError,
 )
-from civid_loader.output import WORK, check_output, only_builder, open_work
+from civid_loader.output import WORK, check_output, finished_manifest, only_builder, open_work
 from civid_loader.pool import map_jobs
 from civid_loader.processing.curate_seal import REJECTED, seal
 from civid_loader.processing.curate_video import (
@@ -43,7 +42,7 @@ from civid_loader.processing.segments.similarity_segment import SimilaritySegmen
 from civid_loader.processing.segments.split import SplitParams
 from civid_loader.processing.segments.split_stitch import SplitStitchParams
 from civid_loader.schema import arrow_schema
-from civid_loader.storage import MANIFEST, Journal, read_manifest, write_json, write_shard
+from civid_loader.storage import MANIFEST, Journal, write_json, write_shard
 from civid_loader.upstream.records import Source
 from civid_loader.upstream.video_index import VideoIndex
 
@@ -133,8 +132,8 @@ def curate(
     if not pointers:
         raise AnnotationError(f"{folder}: no video files in it, nor in its folders")
     fingerprint = _fingerprint(plan, folder, pointers, embedders)
-    if not overwrite and (finished := _finished(root, fingerprint)):
-        return finished
+    if not overwrite and (finished := finished_manifest(root, fingerprint)):
+        return _report(root, finished)
     work = root / WORK
     with only_builder(work):
         open_work(root, fingerprint, overwrite=overwrite)
@@ -195,20 +194,6 @@ def _fingerprint(recipe: Recipe, folder: str, pointers: Sequence[str], embedders
         "opencv": cv2.__version__,
         "pyarrow": pa.__version__,
     }
-
-
-def _finished(root: Path, fingerprint: dict[str, Any]) -> CurateReport | None:
-    """The report of a run that is already done; refuses one of other inputs or settings."""
-    if not (root / MANIFEST).is_file():
-        return None
-    manifest = read_manifest(root)
-    if changed := [key for key, value in fingerprint.items() if manifest.get(key) != value]:
-        raise OutputError(
-            f"{root} holds a finished dataset that differs in {', '.join(changed)}; choose another --output, or "
-            "replace it with --overwrite"
-        )
-    shutil.rmtree(root / WORK, ignore_errors=True)  # killed when all was done but this
-    return _report(root, manifest)
 
 
 def _run(job: _Job) -> dict[str, Any]:

@@ -5,7 +5,6 @@ shards, card and manifest. Killed at any moment and started again, it ends with 
 chunk; every engine finds the same.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,9 +20,8 @@ import torch
 import xxhash
 
 import civid_loader
-from civid_loader.errors import OutputError
 from civid_loader.layers import layer_folder, write_layer
-from civid_loader.output import only_builder
+from civid_loader.output import is_continued, only_builder
 from civid_loader.processing.chunks import Chunk, Chunks, first_of_each, plan_chunks, read_clips
 from civid_loader.processing.engines.local import run_local
 from civid_loader.processing.engines.ray import run_ray
@@ -98,19 +96,24 @@ def process(
     finished = _finished(root, layer, made_by)
     if finished and not retry_errors:
         return report_on(root, layer, fingerprint=made_by["fingerprint"], start=start)
-    known = _good_rows(root, folder) if finished else {}
+    # What compares clips needs of each what `run` gives, which the finished layer does not hold.
+    compares = any(isinstance(stage, CorpusStage) for stage in plan.stages)
+    known = _good_rows(root, folder) if finished and not compares else {}
     work = root / f".incomplete-{layer}"
     with only_builder(work):
-        _open_work(work, made_by | {"retry": sorted(known) if retry_errors else None})
+        todo = made_by | {"retry": sorted(known) if retry_errors else None}
+        if not is_continued(work, todo):
+            write_json(work / "plan.json", todo)
         journal = Journal(work / _JOURNAL)
         pending = [chunk for chunk in chunks.listed if chunk.index not in journal.entries]
         schema = arrow_schema_of(features_of(part for stage in plan.stages for part in parts_of(stage)))
-        results = _engine(engine, _jobs(root, pending, known), setup, num_proc, address, max_memory_bytes)
+        ids: dict[int, list[str]] = {}
+        results = _engine(engine, _jobs(root, pending, known, ids), setup, num_proc, address, max_memory_bytes)
         spent = [0.0, 0.0]
         num_done = sum(chunk.num_clips for chunk in chunks.listed) - sum(chunk.num_clips for chunk in pending)
         with track_units(label=layer, unit="clips", total=chunks.num_clips, num_done=num_done, quiet=quiet) as advance:
             for result in results:
-                rows = _merged(result, read_clips(root, chunks.listed[result.index]), known)
+                rows = _merged(result, ids.pop(result.index), known)
                 write_shard(work / f"{result.index:06d}.parquet", [table_of(rows, schema)], table=folder, schema=schema)
                 journal.add(result.index, {"num_rows": len(rows)})
                 spent = [spent[0] + result.decode_seconds, spent[1] + result.model_seconds]
@@ -135,16 +138,18 @@ def _engine(
     return run_local(jobs, setup, num_proc=num_proc, max_memory_bytes=max_bytes)
 
 
-def _jobs(root: Path, pending: Sequence[Chunk], known: Mapping[str, Row]) -> Iterator[Job]:
+def _jobs(root: Path, pending: Sequence[Chunk], known: Mapping[str, Row], ids: dict[int, list[str]]) -> Iterator[Job]:
+    """Chunks as workers take them; `ids` gets the clips of each."""
     for chunk in pending:
-        clips = [clip for clip in read_clips(root, chunk) if clip["clip_id"] not in known]
-        yield Job(index=chunk.index, clips=clips, skipped={})
+        clips = read_clips(root, chunk)
+        ids[chunk.index] = [clip["clip_id"] for clip in clips]
+        yield Job(index=chunk.index, clips=[clip for clip in clips if clip["clip_id"] not in known], skipped={})
 
 
-def _merged(result: Result, clips: Sequence[Mapping[str, Any]], known: Mapping[str, Row]) -> list[Row]:
+def _merged(result: Result, ids: Sequence[str], known: Mapping[str, Row]) -> list[Row]:
     """The rows of a chunk, those found now and those known before; ids are compared, never counted on."""
     found = {row["clip_id"]: row for row in result.rows}
-    return [known.get(clip["clip_id"]) or found[clip["clip_id"]] for clip in clips]
+    return [known.get(clip_id) or found[clip_id] for clip_id in ids]
 
 
 def _made_by(stages: Sequence[Stage[Any]], chunks: Chunks, videos: Any) -> dict[str, Any]:
@@ -158,19 +163,6 @@ def _made_by(stages: Sequence[Stage[Any]], chunks: Chunks, videos: Any) -> dict[
         "videos": None if videos is None else xxhash.xxh3_64_hexdigest(os.fspath(videos).encode()),
         "versions": {"civid_loader": civid_loader.__version__, "av": av.__version__, "torch": torch.__version__},
     }
-
-
-def _open_work(work: Path, plan: dict[str, Any]) -> None:
-    """Continue an unfinished run, or start one."""
-    path = work / "plan.json"
-    started = json.loads(path.read_bytes()) if path.is_file() else None
-    if started is not None and started != plan:
-        changed = ", ".join(key for key, value in plan.items() if started.get(key) != value)
-        raise OutputError(
-            f"{work} holds an unfinished run that differs in {changed}; run the command as it was then, or delete that "
-            "folder to start over"
-        )
-    write_json(path, plan)
 
 
 def _finished(root: Path, layer: str, made_by: dict[str, Any]) -> bool:

@@ -4,7 +4,6 @@ plan -> probe, in chunks of files that are journaled in `<dataset>/.incomplete-m
 started again, it ends with the same rows.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,8 +20,7 @@ import xxhash
 
 import civid_loader
 from civid_loader.card import add_table
-from civid_loader.errors import OutputError
-from civid_loader.output import only_builder
+from civid_loader.output import is_continued, only_builder
 from civid_loader.pool import map_jobs
 from civid_loader.probing.clip_files import ClipFiles, check_root, check_rooted, gather, read_clip_files, scatter
 from civid_loader.probing.histograms import draw
@@ -80,7 +78,9 @@ def probe_dataset(
         if videos_root is None:
             check_rooted(work)
         made_with = {"civid_loader": civid_loader.__version__, "av": av.__version__}
-        _open_work(work, {"clips": files.fingerprint, "videos": _hash(videos_root), "hash": with_sha256} | made_with)
+        plan = {"clips": files.fingerprint, "videos": _hash(videos_root), "hash": with_sha256} | made_with
+        if not is_continued(work, plan, kept=("clips.arrow", "rows.npy")):
+            write_json(work / "plan.json", plan)
         last = _last_run(root, files)
         if last is not None:
             _sort_last_rows(root, work, files)
@@ -105,25 +105,6 @@ def probe_dataset(
 
 def _hash(text: str | None) -> str | None:
     return None if text is None else xxhash.xxh3_64_hexdigest(text.encode())
-
-
-def _open_work(work: Path, plan: dict[str, Any]) -> None:
-    """Continue an unfinished run, or start one; what was found of other clips is of no use."""
-    path = work / "plan.json"
-    started = json.loads(path.read_bytes()) if path.is_file() else None
-    if started is not None and started["clips"] == plan["clips"] and started != plan:
-        changed = ", ".join(key for key, value in plan.items() if started.get(key) != value)
-        raise OutputError(
-            f"{work} holds an unfinished run that differs in {changed}; run the command as it was then, or delete "
-            "that folder to start over"
-        )
-    if started != plan:
-        for old in work.iterdir():
-            if old.is_dir():
-                shutil.rmtree(old)
-            elif old.name not in ("lock", "clips.arrow", "rows.npy"):
-                old.unlink()
-        write_json(path, plan)
 
 
 def _last_run(root: Path, files: ClipFiles) -> dict[str, Any] | None:

@@ -26,8 +26,8 @@ from civid_loader.probing.clip_files import Clip, gather, read_clips
 from civid_loader.schema import arrow_schema
 from civid_loader.storage import write_shard
 from civid_loader.stream import FAR_SECONDS
-from civid_loader.video_shards import find_in_shards
-from civid_loader.videos import ByteSource, open_range, open_video
+from civid_loader.video_shards import find_in_shards, has_videos
+from civid_loader.videos import open_video
 
 Row: TypeAlias = dict[str, Any]
 MAX_NAMED: Final = 10
@@ -102,11 +102,10 @@ def _look(clips: Sequence[Clip], last: Sequence[Row], job: Job) -> tuple[list[Ro
     try:
         if pointer is None:
             raise VideoNotFoundError("upstream names no video")
-        source, place = _open(pointer, job)
-        about |= place
+        source = open_video(pointer, root=job.videos, dataset=job.dataset)
         about["num_bytes"], _, about["fingerprint"] = fingerprint(source, timeout_seconds=job.timeout_seconds)
         if job.may_keep and _still_hold(last, about["fingerprint"], with_sha256=job.with_sha256):
-            return [row | about for row in last], True
+            return [row | about | _place(row["clip_id"], job) for row in last], True
         facts = probe(source, with_sha256=job.with_sha256, timeout_seconds=job.timeout_seconds)
     except (VideoError, OSError) as error:
         about |= {"status": _status(error), "reason": _reason(error, pointer, job)}
@@ -114,16 +113,18 @@ def _look(clips: Sequence[Clip], last: Sequence[Row], job: Job) -> tuple[list[Ro
     names = [field.name for field in fields(VideoFacts) if field.name != "index"]
     about |= {"status": "ok"} | {name: _or_null(getattr(facts, name)) for name in names}
     times = facts.index.seconds(facts.index.pts[facts.index.shown])
-    return [about | _of_span(clip, facts, times) for clip in clips], False
+    return [about | _of_span(clip, facts, times) | _place(clip["clip_id"], job) for clip in clips], False
 
 
-def _open(pointer: str, job: Job) -> tuple[ByteSource, Row]:
-    """The file and, where it lies in a shard of the dataset, its place there."""
-    if not pointer.startswith("videos:"):
-        return open_video(pointer, root=job.videos, dataset=job.dataset), {}
-    found = find_in_shards(job.dataset, pointer.removeprefix("videos:"), open_file=_open_local)
-    source = open_range(found.shard, offset=found.byte_offset, num_bytes=found.num_bytes)
-    return source, {"shard": os.path.relpath(found.shard, job.dataset), "byte_offset": found.byte_offset}
+def _place(clip_id: str, job: Job) -> Row:
+    """Where a clip lies in the dataset's own videos, whatever its pointer says; nothing where it does not."""
+    if not has_videos(job.dataset):
+        return {}
+    try:
+        found = find_in_shards(job.dataset, clip_id, open_file=_open_local)
+    except VideoNotFoundError:
+        return {}
+    return {"shard": os.path.relpath(found.shard, job.dataset), "byte_offset": found.byte_offset}
 
 
 def _open_local(path: str) -> Any:

@@ -21,8 +21,8 @@ import xxhash
 import civid_loader
 from civid_loader import builders
 from civid_loader.card import write_card
-from civid_loader.errors import AnnotationError, OutputError, TooManyFailedError, VideoNotFoundError
-from civid_loader.output import WORK, check_output, only_builder, open_work
+from civid_loader.errors import AnnotationError, TooManyFailedError, VideoNotFoundError
+from civid_loader.output import WORK, check_output, finished_manifest, only_builder, open_work
 from civid_loader.reencoding.chunks import Job, encode_missing, outcomes
 from civid_loader.reencoding.encoding import Codec, ProxySettings, check_encoder
 from civid_loader.reencoding.tables import FAILED_FLAG, Clip, Place, read_clips, write_tables, write_videos
@@ -103,8 +103,8 @@ def proxies(
     videos_root = None if videos is None else os.path.abspath(videos)
     fingerprint = _fingerprint(source, videos_root, settings)
     check_output(root, Source(annotations=(str(source),), videos=videos_root))
-    if not overwrite and (finished := _finished(root, fingerprint)):
-        return finished
+    if not overwrite and (finished := finished_manifest(root, fingerprint)):
+        return _report(root, finished)
     clips = read_clips(source)
     _check_pointers(clips, videos_root)
     work = root / WORK
@@ -147,20 +147,6 @@ def _fingerprint(dataset: Path, videos: str | None, settings: ProxySettings) -> 
         "civid_loader": civid_loader.__version__,
         "av": av.__version__,
     }
-
-
-def _finished(root: Path, fingerprint: dict[str, Any]) -> ProxyReport | None:
-    """The report of a run that is already done; refuses one of other inputs or settings."""
-    if not (root / MANIFEST).is_file():
-        return None
-    manifest = read_manifest(root)
-    if changed := [key for key, value in fingerprint.items() if manifest.get(key) != value]:
-        raise OutputError(
-            f"{root} holds a finished dataset that differs in {', '.join(changed)}; choose another --output, or "
-            "replace it with --overwrite"
-        )
-    shutil.rmtree(root / WORK, ignore_errors=True)  # killed when all was done but this
-    return _report(root, manifest)
 
 
 def _check_pointers(clips: Sequence[Clip], videos: str | None) -> None:

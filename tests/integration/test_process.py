@@ -1,5 +1,6 @@
 """Runs over a dataset: every engine finds the same, kills lose nothing, bad clips cost a row."""
 
+import json
 import os
 import random
 import signal
@@ -185,7 +186,8 @@ def test_what_does_not_fit(root: Path, videos: Path) -> None:
             process(root, strange, layer="scores-x", videos=videos, quiet=True)
     unfinished = root / ".incomplete-scores-x"
     unfinished.mkdir()
-    (unfinished / "plan.json").write_text('{"fingerprint": "of others"}')
+    plan = {"clips": plan_chunks(root).fingerprint, "fingerprint": "of others"}
+    (unfinished / "plan.json").write_text(json.dumps(plan))
     with pytest.raises(OutputError, match="holds an unfinished run that differs in fingerprint"):
         process(root, STAGES, layer="scores-x", videos=videos, num_proc=0, quiet=True)
 

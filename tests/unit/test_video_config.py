@@ -316,3 +316,15 @@ def test_urls_and_members_of_archives_go_in(tmp_path: Path, files: Path) -> None
     assert report.examples == ("n: upstream names no video",)
     assert {name: read_at(root, places(root)[name]) for name in "abc"} == {name: contents(name) for name in "abc"}
     assert isinstance(read_table(root, "videos"), pa.Table)
+
+
+def test_probing_keeps_the_places(tmp_path: Path) -> None:
+    write_video(tmp_path / "videos" / "0.mp4", num_frames=8, gop=4, size=(32, 48))
+    root = write_dataset(tmp_path / "set", {"train": [[clip("c0", "0.mp4")]]})
+    write_video_config(root, video_root=tmp_path / "videos", quiet=True)
+    told = read_table(root, "media").select(["clip_id", "shard", "byte_offset", "num_bytes"]).to_pylist()
+    for _ in range(2):  # looked into, and left as it was
+        probe_dataset(root, videos=tmp_path / "videos", quiet=True)
+        found = read_table(root, "media")
+        assert found.select(["clip_id", "shard", "byte_offset", "num_bytes"]).to_pylist() == told
+        assert found["status"].to_pylist() == ["ok"]

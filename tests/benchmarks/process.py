@@ -1,0 +1,136 @@
+"""Scores: five stages together against the five apart; two workers against one; what Ray costs per chunk.
+
+    python tests/benchmarks/process.py [--quick] [--output results.json]
+
+Each contender runs in a process of its own, in turn; medians of CPU seconds of that process and its workers, or of wall
+seconds where workers run side by side. Clips: H.264 720p, GOP 250, of 10 s each, as spans of the benchmark's films.
+"""
+
+import json
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+from unittest import mock
+
+import typer
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks.videos import FOLDER, Table, environment, make, save
+
+from support.built import clip, write_dataset
+
+FLOW: Final = {"backend": "dis", "size": [128, 240], "fps": 1.0}
+STAGES: Final[dict[str, dict[str, Any]]] = {
+    "colour": {},
+    "scene_cuts": {},
+    "technical_quality": {},
+    "duplicates": {},
+    "optical_flow": FLOW,
+}
+CLIP_SECONDS: Final = 10.0
+CHUNK_CLIPS: Final = 4
+
+
+def dataset(folder: Path, videos: Path, *, num_clips: int) -> Path:
+    """Clips that are spans of one film, again and again."""
+    starts = [CLIP_SECONDS * (i % 3) for i in range(num_clips)]
+    clips = [[clip(f"c{i}", videos.name, span=(start, start + CLIP_SECONDS))] for i, start in enumerate(starts)]
+    return write_dataset(folder, {"train": clips})
+
+
+def one(
+    root: Path, videos: Path, stages: list[str], engine: Literal["local", "ray"], num_proc: int
+) -> dict[str, float]:
+    """CPU and wall seconds of a run, without the imports; for Ray from the first result on, per chunk."""
+    from civid_loader.processing import chunks
+    from civid_loader.processing.run import process
+    from civid_loader.processing.work import StageSpec
+
+    mock.patch.object(chunks, "CHUNK_CLIPS", CHUNK_CLIPS).start()
+    specs = [StageSpec(name=name, params=STAGES[name], weights={}) for name in stages]
+    before, start = _cpu_seconds(), time.perf_counter()
+    report = process(
+        root,
+        specs,
+        layer=f"scores-{'-'.join(stages).replace('_', '-')}-{engine}{num_proc}",
+        videos=videos.parent,
+        engine=engine,
+        num_proc=num_proc,
+        decode_threads=0 if engine == "local" else 1,
+        quiet=True,
+    )
+    return {
+        "cpu": _cpu_seconds() - before,
+        "wall": time.perf_counter() - start,
+        "decode": report.decode_seconds,
+        "model": report.model_seconds,
+    }
+
+
+def _cpu_seconds() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def main(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer clips, one round.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Write all numbers as JSON.")] = None,
+    videos: Annotated[Path, typer.Option(help="Where made videos are kept.")] = FOLDER,
+    run_one: Annotated[str | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Run all three comparisons."""
+    if run_one is not None:
+        told = json.loads(run_one)
+        print(json.dumps(one(Path(told["root"]), Path(told["video"]), *told["what"])))
+        return
+    video = make(["h264_720_g250"], videos)["h264_720_g250"]
+    about = environment("ray", "opencv-python-headless")
+    print(about)
+    num_clips, rounds = (8, 1) if quick else (24, 3)
+    contenders: dict[str, tuple[list[str], str, int]] = {
+        **{name: ([name], "local", 0) for name in STAGES},
+        "all five together": (list(STAGES), "local", 0),
+        "one worker": (list(STAGES), "local", 1),
+        "two workers": (list(STAGES), "local", 2),
+        "Ray, one actor": (list(STAGES), "ray", 1),
+    }
+    found: dict[str, list[dict[str, float]]] = {}
+    for _ in range(rounds):
+        for name, what in contenders.items():
+            with tempfile.TemporaryDirectory() as folder:
+                root = dataset(Path(folder) / "set", video, num_clips=num_clips)
+                told = json.dumps({"root": str(root), "video": str(video), "what": what})
+                command = [sys.executable, __file__, "--run-one", told]
+                result = subprocess.run(command, check=True, capture_output=True, text=True)
+                found.setdefault(name, []).append(json.loads(result.stdout.splitlines()[-1]))
+                shutil.rmtree(root)
+    middle = {
+        name: {key: statistics.median(one_run[key] for one_run in runs) for key in runs[0]}
+        for name, runs in found.items()
+    }
+    apart = sum(middle[name]["cpu"] for name in STAGES)
+    together = Table(f"Five stages, {num_clips} clips of 10 s", ["stage", "CPU s", "of it decoding, s"])
+    for name in (*STAGES, "all five together"):
+        together.add(name, f"{middle[name]['cpu']:.2f}", f"{middle[name]['decode']:.2f}")
+    together.add("together / apart", f"{middle['all five together']['cpu'] / apart:.2f}", "")
+    engines = Table("Engines, all five stages, wall s with start-up", ["engine", "wall s", "CPU s", "work s"])
+    for name in ("one worker", "two workers", "Ray, one actor"):
+        of = middle[name]
+        engines.add(name, f"{of['wall']:.2f}", f"{of['cpu']:.2f}", f"{of['decode'] + of['model']:.2f}")
+    num_chunks = num_clips // CHUNK_CLIPS
+    of_ray, of_one = (middle[name]["decode"] + middle[name]["model"] for name in ("Ray, one actor", "one worker"))
+    engines.add("one / two workers", f"{middle['one worker']['wall'] / middle['two workers']['wall']:.2f}", "", "")
+    engines.add(f"Ray / one worker, work per chunk of {num_chunks}", "", "", f"{of_ray / of_one:.3f}")
+    save(output, [together, engines], about)
+
+
+if __name__ == "__main__":
+    typer.run(main)
