@@ -34,8 +34,12 @@ class DecodePlan:
         """The plan for some stages.
 
         Raises:
-            StageError: one needs another that is not among them; or they find columns of the same name.
+            StageError: one needs another that is not among them; they find columns of the same name; or one works on
+                whole sequences.
         """
+        for stage in stages:
+            if stage.kind == "sequence":
+                raise StageError(f"stage {stage.name} makes sequences of a film's clips; `civid curate` runs it")
         ordered = _ordered(stages)
         _check_columns(ordered)
         requests = dict.fromkeys(request for stage in ordered for request in stage.requests().values())

@@ -177,6 +177,8 @@ def test_what_does_not_fit(root: Path, videos: Path) -> None:
     twice = [STAGES[0], StageSpec(name="colour", params={"fps": 1.0}, weights={})]
     with pytest.raises(StageError, match="both find 'luma_mean'"):
         process(root, twice, layer="scores-x", videos=videos, quiet=True)
+    with pytest.raises(StageError, match="makes sequences of a film's clips; `civid curate` runs it"):
+        process(root, [StageSpec(name="similarity_segment", params={}, weights={})], layer="scores-x", videos=videos)
     for name, params, message in (
         ("color", {}, "there is no stage 'color'.*Did you mean 'colour'"),
         ("colour", {"framerate": 2}, "stage colour has no parameter 'framerate'; it has fps"),

@@ -319,6 +319,7 @@ def test_urls_and_members_of_archives_go_in(tmp_path: Path, files: Path) -> None
 
 
 def test_probing_keeps_the_places(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
     write_video(tmp_path / "videos" / "0.mp4", num_frames=8, gop=4, size=(32, 48))
     root = write_dataset(tmp_path / "set", {"train": [[clip("c0", "0.mp4")]]})
     write_video_config(root, video_root=tmp_path / "videos", quiet=True)
