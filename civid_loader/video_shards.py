@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from civid_loader.errors import RemoteVideoError, UnreadableVideoError, VideoNotFoundError
 from civid_loader.schema import arrow_schema, check_table
 from civid_loader.storage import atomic_file
-from civid_loader.transport import TransientError, own_errors, remote_file, without_credentials
+from civid_loader.transport import TransientError, is_http, own_errors, remote_file, without_credentials
 
 ROW_GROUP_BYTES: Final = 16 << 20
 """A row group is closed once it holds this much."""
@@ -123,6 +123,8 @@ def find_in_shards(dataset: str, clip_id: str, *, open_file: OpenFile) -> ClipBy
 
 def has_videos(dataset: str) -> bool:
     """Whether a dataset has a `videos` config; of a URL it is asked once in a process."""
+    if is_http(dataset):  # which cannot be listed
+        return False
     if "://" in dataset:
         return bool(_remote_stamps(dataset))
     return any(Path(dataset, "videos").glob("*.parquet"))

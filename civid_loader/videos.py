@@ -24,10 +24,10 @@ READ_AHEAD_BYTES: Final = 1 << 20
 """A remote file read as a stream is fetched in blocks of this size."""
 
 _ARCHIVE_MEMBER: Final = re.compile(r"(?P<archive>.+?\.(?:zip|tgz|tar(?:\.\w+)?))!(?P<member>.+)", re.IGNORECASE)
+_ARCHIVE: Final = re.compile(r".+\.(?:zip|tar)", re.IGNORECASE)
 _LOCAL_READ_BYTES: Final = 64 << 10
 
 
-@runtime_checkable
 @runtime_checkable
 class ByteSource(Protocol):
     """The bytes of one video. Several threads may read at once; nothing stays open between calls."""
@@ -56,7 +56,7 @@ def open_video(pointer: str, *, root: str | None, dataset: str | None = None) ->
 
     Args:
         pointer: as in the schema.
-        root: the folder that relative pointers start from; None when there are only absolute ones and URLs.
+        root: the folder that relative pointers start from, its URL, or a tar or zip that holds them; None: not needed.
         dataset: folder or URL of the built dataset, for pointers into its `videos` config.
 
     Raises:
@@ -75,6 +75,13 @@ def open_video(pointer: str, *, root: str | None, dataset: str | None = None) ->
         return _member_source(pointer, archive=member["archive"], name=member["member"], root=root)
     if "://" in pointer:
         return _url_source(pointer)
+    if root is not None and not os.path.isabs(pointer):
+        if "://" in root:
+            if ".." in pointer.split("/"):
+                raise UnsafePathError(f"pointer {pointer!r} leaves the video root {root!r}; correct the annotation")
+            return _url_source(f"{root.rstrip('/')}/{pointer}")
+        if _ARCHIVE.fullmatch(root):
+            return _member_source(pointer, archive=os.path.abspath(root), name=pointer, root=None)
     path = _local_path(pointer, root=root)
     _refuse_empty(path)
     return LocalSource(path)
@@ -206,8 +213,7 @@ def _open_shard(shard: str) -> BinaryIO:
 def _url_source(url: str) -> ByteSource:
     if not url.startswith(("file://", "local://")):
         return RemoteSource(url)
-    path = url.partition("://")[2]
-    if not os.path.isfile(path):
+    if not os.path.isfile(path := url.partition("://")[2]):
         raise VideoNotFoundError(f"no file at {url}; check the address and that it may be read")
     _refuse_empty(path)
     return LocalSource(path)
@@ -271,12 +277,10 @@ class _SourceFile(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        starts = {io.SEEK_SET: lambda: 0, io.SEEK_CUR: lambda: self._position, io.SEEK_END: self._size}
-        self._position = max(0, starts[whence]() + offset)
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position}.get(whence)
+        start = self._source.size(timeout_seconds=self._deadline.left_seconds) if start is None else start
+        self._position = max(0, start + offset)
         return self._position
-
-    def _size(self) -> int:
-        return self._source.size(timeout_seconds=self._deadline.left_seconds)
 
     def readinto(self, buffer: Any, /) -> int:
         length, left = len(buffer), self._deadline.left_seconds

@@ -8,8 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
-from civid_loader.errors import VideoNotFoundError
+from civid_loader.decoding import read_frames
+from civid_loader.errors import UnsafePathError, VideoNotFoundError
 from civid_loader.hub.video_config import write_video_config
 from civid_loader.layers import Layer, join_layers
 from civid_loader.probing.dataset import probe_dataset
@@ -18,9 +20,11 @@ from civid_loader.storage import read_table
 from civid_loader.transforms import decode_clips
 from civid_loader.transforms.decode_clips import DecodeClips
 from civid_loader.video_shards import has_videos
+from civid_loader.videos import open_video
 from support.built import clip, write_dataset
 from support.hub_server import HubServer
 from support.media import colourful_image, read_numbers, write_video
+from support.servers import serve
 
 REPO = "org/clips"
 LENGTHS = {"a": 30, "b": 40, "c": 20, "d": 50}
@@ -114,7 +118,8 @@ def test_a_folder_of_files_is_read_as_before(root: Path, tmp_path: Path) -> None
 REMOTE = """
 import json, sys
 import pyarrow.parquet as pq
-from civid_loader.errors import VideoNotFoundError
+from civid_loader.decoding import read_frames
+from civid_loader.errors import UnsafePathError, VideoNotFoundError
 from civid_loader.sampling import Uniform
 from civid_loader.transforms.decode_clips import DecodeClips
 from support.media import read_numbers
@@ -163,3 +168,29 @@ def test_without_the_layer_the_footers_tell(root: Path, tmp_path: Path) -> None:
     told, _, _ = on_the_hub(tmp_path, root, rows)
     assert [told[0][:2], told[1][:1], told[2][:1]] == [middles("a", "b"), middles("c"), middles("d")]
     assert "clip x: videos:x: no such clip in the 1 shards of hf://datasets/org/clips" in told[3]
+
+
+def test_a_root_may_be_a_url_or_an_archive(tmp_path: Path) -> None:
+    (tmp_path / "videos" / "a").mkdir(parents=True)
+    path = tmp_path / "videos" / "a" / "0.mp4"
+    write_video(path, num_frames=8, gop=4, size=(32, 48))
+    for name, mode in (("all.tar", "tar"), ("all.zip", "zip")):
+        shutil.make_archive(str(tmp_path / name.partition(".")[0]), mode, tmp_path / "videos")
+        assert (tmp_path / name).is_file()
+    expected = read_frames(path, Uniform(2)).frames_TCHW
+    row: dict[str, list[Any]] = {"sample_id": ["s"], "clips": [[clip("c", "a/0.mp4")]]}
+    with serve({"clips/a/0.mp4": path.read_bytes()}) as server:
+        for root in (
+            f"{server.url}/clips",
+            f"{server.url}/clips/",
+            str(tmp_path / "all.tar"),
+            str(tmp_path / "all.zip"),
+        ):
+            found = DecodeClips(videos=root, frames=Uniform(2))(row)
+            assert torch.equal(found["frames_NTCHW"][0][0], expected), root
+        gone: dict[str, list[Any]] = {"sample_id": ["s"], "clips": [[clip("c", "b.mp4")]]}
+        with pytest.raises(VideoNotFoundError, match=r"no file at http.*clips/b\.mp4"):
+            DecodeClips(videos=f"{server.url}/clips", frames=Uniform(2))(gone)
+    for root in ("s3://bucket/videos", str(tmp_path / "all.tar")):
+        with pytest.raises((UnsafePathError, VideoNotFoundError)):
+            open_video("../a/0.mp4", root=root)
