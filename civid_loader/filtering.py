@@ -25,7 +25,7 @@ from civid_loader.errors import AnnotationError, CividLoaderError, OutputError, 
 from civid_loader.filter_outcomes import OUTCOMES, Mask, Outcomes, Scope, Truth, Unknown, judge
 from civid_loader.filter_tables import RowWriter, copy_layer, copy_tables
 from civid_loader.judging import BATCH, Judge, chosen_layers, columns_in, columns_joined
-from civid_loader.output import WORK, check_output, only_builder
+from civid_loader.output import WORK, check_output, finished_manifest, only_builder
 from civid_loader.schema import TABLES
 from civid_loader.storage import MANIFEST, atomic_file, read_manifest, read_table, replace, write_json
 from civid_loader.upstream.records import Source
@@ -145,8 +145,8 @@ def filter_dataset(
     root = Path(output)
     plan = _plan(source, where, chosen, scope=scope, unknown=unknown)
     check_output(root, Source(annotations=(str(source),)))
-    if not overwrite and (finished := _finished(root, plan)):
-        return finished
+    if not overwrite and (finished := finished_manifest(root, plan)):
+        return _report(root, finished["filtered"])
     work = root / WORK
     with only_builder(work):
         if (work / "plan.json").is_file() and not overwrite:
@@ -191,20 +191,6 @@ def _plan(dataset: Path, where: str, layers: list[str], *, scope: Scope, unknown
         "duckdb": duckdb.__version__,
         "pyarrow": pa.__version__,
     }
-
-
-def _finished(root: Path, plan: dict[str, Any]) -> FilterReport | None:
-    """The report of a run that is already done; refuses one of another dataset or condition."""
-    if not (root / MANIFEST).is_file():
-        return None
-    manifest = read_manifest(root)
-    if changed := [key for key, value in plan.items() if manifest.get(key) != value]:
-        raise OutputError(
-            f"{root} holds a finished dataset that differs in {', '.join(changed)}; choose another --output, or "
-            "replace it with --overwrite"
-        )
-    shutil.rmtree(root / WORK, ignore_errors=True)  # killed when all was done but this
-    return _report(root, manifest["filtered"])
 
 
 def _write(judge_: Judge, new: Path, plan: dict[str, Any], layers: list[str], *, unknown: Unknown) -> dict[str, Any]:

@@ -8,6 +8,7 @@ error that may pass, and after a kill, it starts with the plan again: what is on
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -109,7 +110,7 @@ def push_to_hub(
             # So many that they go up bit by bit: first what makes a dataset, so that there is a card to hide the rest.
             parts = [local] if len(paths) <= MAX_FILES_PER_COMMIT else [local.without_videos(), local]
             for part in parts:
-                retrying(lambda part=part: push.finish(part), tell=tell)  # type: ignore[misc]
+                retrying(partial(push.finish, part), tell=tell)
             retrying(lambda: push.verify(local), tell=tell)
     return PushReport(
         repo_id=repo_id,

@@ -24,7 +24,7 @@ from civid_loader.sampling import Uniform
 from civid_loader.storage import read_table
 from support.films import Take, write_film
 
-MEDIA = Path("/work/shared/media")
+MEDIA = Path(__file__).parents[2].parent / "shared" / "media"
 
 # A run slow enough that a kill finds it at work.
 _SCRIPT = """
