@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import PurePosixPath
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
@@ -36,13 +36,16 @@ from civid_loader.sampling import Fps, Sampler, Thirds, UniformEnds
 from civid_loader.schema import empty_sample
 from civid_loader.videos import ByteSource, open_video
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 SUBSET: Final = "curated"
 NO_LANGUAGE_MODEL: Final = "stitched_by_features_only"
 """Flag of samples for which the recipe's language models were not asked."""
 STAND_IN: Final = "stand_in_embedding"
 """Flag of samples made with another embedding than the paper's."""
 TRUNCATED: Final = "video_truncated"
-P = TypeVar("P")
+P = TypeVar("P", bound="DataclassInstance")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +89,7 @@ def params_of(recipe: Recipe, stage: str, kind: type[P]) -> P | None:
     step = recipe.step(stage)
     if step is None:
         return None
-    known = {one.name for one in fields(kind)}  # type: ignore[arg-type] # dataclasses all, which typing cannot say
+    known = {one.name for one in fields(kind)}
     if strange := sorted(step.params.keys() - known):
         raise StageError(f"recipe {recipe.name}: {stage} has no parameter {strange[0]!r}; it has {', '.join(known)}")
     try:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 import yaml
 
@@ -15,10 +15,13 @@ from civid_loader.errors import StageError
 from civid_loader.processing import registry
 from civid_loader.processing.tiers import QualityTiers, Rule, Tier
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 Evidence = Literal["paper", "code", "secondary", "ours"]
 """The paper says so; its released code does; somebody else says so; it is our choice."""
 Dataset = Literal["civid", "lvd2m", "miradata", "moviebench"]
-T = TypeVar("T")
+T = TypeVar("T", bound="DataclassInstance")
 
 _FOLDER: Final = Path(__file__).parent / "recipes"
 _SUFFIXES: Final = (".yaml", ".yml")
@@ -162,7 +165,7 @@ def _tiers(values: list[Any], where: str) -> QualityTiers:
 def _made(kind: type[T], value: Any, where: str) -> T:
     """A dataclass from a mapping: no key missing, none too many, texts that are texts."""
     plain = _mapping(value, where)
-    known = [one.name for one in fields(kind)]  # type: ignore[arg-type] # dataclasses all, which typing cannot say
+    known = [one.name for one in fields(kind)]
     if strange := sorted(map(str, plain.keys() - set(known))):
         raise StageError(f"{where}: unknown key {strange[0]!r}; it may have {', '.join(known)}")
     for name in ("name", "title", "dataset", "stage", "where", "source", "note", "of", "column", "op"):

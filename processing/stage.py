@@ -11,7 +11,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ import pyarrow as pa
 from civid_loader.processing.weights import ModelNeed, Weights
 from civid_loader.sampling import All, Fps, Middle, Sampler, Thirds, Uniform, UniformEnds
 from civid_loader.videos import ByteSource
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Mode = Literal["fps", "uniform_mid", "uniform_ends", "thirds", "middle", "all"]
 Resize = Literal["stretch", "short_side", "long_side", "long_side_at_most"]
@@ -106,7 +109,7 @@ class ClipInput:
     """What stages of one run keep for each other: embeddings by model and request."""
 
 
-P = TypeVar("P")
+P = TypeVar("P", bound="DataclassInstance")
 
 
 class Stage(ABC, Generic[P]):
@@ -159,7 +162,7 @@ class Stage(ABC, Generic[P]):
         identity = {
             "stage": self.name,
             "version": self.version,
-            "params": asdict(self.params),  # type: ignore[call-overload] # a dataclass, which typing cannot say
+            "params": asdict(self.params),
             "requests": {name: asdict(one) for name, one in self.requests().items()},
             "models": {role: weights.identity for role, weights in sorted(self.weights.items())},
         }

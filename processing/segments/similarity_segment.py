@@ -9,12 +9,12 @@ Legend: T frames, D dimensions.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from civid_loader.processing.films import rows_by_film
 from civid_loader.processing.stage import ClipInput, Column, FrameRequest, Row, Stage
 
 Pooling = Literal["mean", "middle"]
@@ -71,14 +71,12 @@ class SimilaritySegment(Stage[SimilaritySegmentParams]):
 
     def run(self, batch: Sequence[ClipInput]) -> list[Row]:
         """See `Stage`."""
-        rows: list[Row] = [{"reason": "no embedding of the scene is given"} for _ in batch]
-        known = [i for i, clip in enumerate(batch) if clip.row.get("embeddings") is not None]
-        order = sorted(known, key=lambda i: (str(batch[i].row["video"]), int(batch[i].row["index"])))
-        for _, members in groupby(order, key=lambda i: str(batch[i].row["video"])):
-            places = list(members)
-            for place, row in zip(places, self._rows([batch[i] for i in places]), strict=True):
-                rows[place] = row
-        return rows
+        return rows_by_film(
+            batch,
+            self._rows,
+            is_known=lambda clip: clip.row.get("embeddings") is not None,
+            reason="no embedding of the scene is given",
+        )
 
     def _rows(self, clips: Sequence[ClipInput]) -> list[Row]:
         pooled_ND = np.stack([pooled(clip.row["embeddings"], self.params.pooling) for clip in clips])

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from civid_loader.processing.films import rows_by_film
 from civid_loader.processing.segments.split import Span
 from civid_loader.processing.stage import ClipInput, Column, FrameRequest, Row, Stage
 
@@ -77,14 +78,12 @@ class SplitStitch(Stage[SplitStitchParams]):
 
     def run(self, batch: Sequence[ClipInput]) -> list[Row]:
         """See `Stage`."""
-        rows: list[Row] = [{"reason": "nothing is known of its ends: neither embeddings nor votes"} for _ in batch]
-        known = [i for i, clip in enumerate(batch) if {"ends_imagebind", "ends_dino", "votes"} & clip.row.keys()]
-        order = sorted(known, key=lambda i: (str(batch[i].row["video"]), int(batch[i].row["index"])))
-        for _, members in groupby(order, key=lambda i: str(batch[i].row["video"])):
-            places = list(members)
-            for place, row in zip(places, self._rows([batch[i] for i in places]), strict=True):
-                rows[place] = row
-        return rows
+        return rows_by_film(
+            batch,
+            self._rows,
+            is_known=lambda clip: bool({"ends_imagebind", "ends_dino", "votes"} & clip.row.keys()),
+            reason="nothing is known of its ends: neither embeddings nor votes",
+        )
 
     def _rows(self, clips: Sequence[ClipInput]) -> list[Row]:
         rows: list[Row] = [dict.fromkeys(column.name for column in self.columns) for _ in clips]

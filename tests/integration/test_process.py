@@ -156,6 +156,8 @@ def test_a_clip_that_kills_its_worker_costs_one_row(root: Path, videos: Path, mo
     """The decoder crashes at one clip, takes all memory at another, and never comes back from a third."""
     monkeypatch.setenv("CIVID_TEST_CRASH", "4.mp4")
     monkeypatch.setenv("CIVID_TEST_HANG", "6.mp4")
+    # The fork server starts with an import path of its own, and passes over what it does not find.
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     monkeypatch.setattr("civid_loader.processing.engines.local._PRELOAD", ["support.crashing"])
     stop_fork_server()  # one that runs already has loaded other modules
     report = process(

@@ -115,8 +115,10 @@ def test_a_folder_of_files_is_read_as_before(root: Path, tmp_path: Path) -> None
     assert has_videos(str(root))
 
 
+TESTS = Path(__file__).parents[1]
 REMOTE = """
 import json, sys
+sys.path.insert(0, sys.argv[2])
 import pyarrow.parquet as pq
 from civid_loader.decoding import read_frames
 from civid_loader.errors import UnsafePathError, VideoNotFoundError
@@ -144,7 +146,7 @@ def on_the_hub(tmp_path: Path, root: Path, rows: list[dict[str, Any]]) -> tuple[
     with HubServer(tmp_path / "store") as hub:
         hub.create(REPO)
         hub.write(REPO, files)
-        told = hub.run(REMOTE, str(tmp_path / "rows.parquet"), home=tmp_path / "home")
+        told = hub.run(REMOTE, str(tmp_path / "rows.parquet"), str(TESTS), home=tmp_path / "home")
         gets = [request for request in hub.select("resolve") if request.method == "GET"]
         return told, [(one.status, one.num_bytes_sent) for one in gets], len(hub.requests) - len(gets)
 
