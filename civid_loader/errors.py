@@ -60,6 +60,10 @@ class ModelError(CividLoaderError, ValueError):
     """Weights are not here, may not be used, or are not what a stage needs."""
 
 
+class CaptionerError(CividLoaderError, RuntimeError):
+    """A model that writes cannot be asked: address, key, name or the model itself."""
+
+
 class LicenseError(CividLoaderError, ValueError):
     """The terms of the upstream data do not allow what was asked for."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -51,22 +51,27 @@ def track_bytes(*, label: str, total_bytes: int, quiet: bool = False) -> Iterato
         yield lambda done_bytes: progress.update(task, completed=done_bytes)
 
 
+class Advance(Protocol):
+    """See `track_units`."""
+
+    def __call__(self, num_more: int, told: str = "") -> None:
+        """So many more are done; `told`: what else there is to say of the work so far."""
+
+
 @contextmanager
-def track_units(
-    *, label: str, unit: str, total: int, num_done: int = 0, quiet: bool = False
-) -> Iterator[Callable[[int], None]]:
+def track_units(*, label: str, unit: str, total: int, num_done: int = 0, quiet: bool = False) -> Iterator[Advance]:
     """A bar of things and how many of them pass per second; what it gives is called with how many more are done."""
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
-        yield lambda num_more: None
+        yield lambda num_more, told="": None
         return
     columns = (
         TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), _Speed(unit),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(), TextColumn("{task.fields[told]}", markup=False),
     )  # fmt: skip
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task(label, total=total, completed=num_done)
-        yield lambda num_more: progress.advance(task, num_more)
+        task = progress.add_task(label, total=total, completed=num_done, told="")
+        yield lambda num_more, told="": progress.update(task, advance=num_more, told=told)
 
 
 class _Speed(ProgressColumn):

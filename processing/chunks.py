@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
+from civid_loader.processing.asking import Unit
 from civid_loader.storage import read_manifest, read_table, shards
 
 CHUNK_CLIPS: Final = 256
@@ -45,8 +46,8 @@ class Chunks:
         return sum(chunk.num_clips for chunk in self.listed)
 
 
-def plan_chunks(root: Path, *, limit: int | None = None) -> Chunks:
-    """Divide a dataset, or about its first `limit` clips.
+def plan_chunks(root: Path, *, limit: int | None = None, unit: Unit | None = None) -> Chunks:
+    """Divide a dataset, or about its first `limit` clips; a unit, see `AskingStage`, is never divided.
 
     Raises:
         AnnotationError: no built dataset, or a part of it is missing.
@@ -58,14 +59,17 @@ def plan_chunks(root: Path, *, limit: int | None = None) -> Chunks:
     left = limit
     for split in _splits(root):
         counts: list[int] = []
+        movies: list[str | None] = []
         for path in shards(root, split=split):
             with pq.ParquetFile(path) as file:
                 for i in range(file.num_row_groups):
-                    lists = file.read_row_group(i, columns=_IDENTITY).column("clips").combine_chunks()
+                    rows = file.read_row_group(i, columns=[*_IDENTITY, "hierarchy.movie_id"])
+                    movies += pc.struct_field(rows.column("hierarchy").combine_chunks(), "movie_id").to_pylist()
+                    lists = rows.column("clips").combine_chunks()
                     counts += pc.list_value_length(lists).to_pylist()
                     for name in ("clip_id", "video", "trimmed", "source"):
                         hashed.update(repr(pc.struct_field(lists.flatten(), name).to_pylist()).encode())
-        for start, stop in _ranges(counts):
+        for start, stop in _ranges(counts, movies if unit == "movie" else [None] * len(counts)):
             if left is not None and left <= 0:
                 break
             num_rows = stop - start if left is None else min(stop - start, max(1, left))
@@ -93,11 +97,12 @@ def _splits(root: Path) -> list[str]:
     return list(num_rows)
 
 
-def _ranges(counts: list[int]) -> Iterator[tuple[int, int]]:
-    """(first row, one past the last) of each chunk."""
+def _ranges(counts: list[int], movies: list[str | None]) -> Iterator[tuple[int, int]]:
+    """(first row, one past the last) of each chunk; rows of a movie that follow each other are not divided."""
     start, num_clips = 0, 0
     for row, count in enumerate(counts):
-        if num_clips and num_clips + count > CHUNK_CLIPS:
+        is_continued = row > 0 and movies[row] is not None and movies[row] == movies[row - 1]
+        if num_clips and num_clips + count > CHUNK_CLIPS and not is_continued:
             yield start, row
             start, num_clips = row, 0
         num_clips += count
@@ -110,6 +115,7 @@ def read_clips(root: Path, chunk: Chunk) -> list[dict[str, Any]]:
     clips = []
     for row in _rows(root, chunk):
         about = {name: row[name] for name in ("sample_id", "dataset", "subset")}
+        about["movie_id"] = (row["hierarchy"] or {}).get("movie_id") or row["sample_id"]
         clips += [{**clip, **about} for clip in row["clips"]]
     return clips
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from civid_loader.deadlines import run_within
 from civid_loader.decoding import FrameSet, read_frame_sets
 from civid_loader.errors import StageError, VideoError, VideoNotFoundError
+from civid_loader.processing.asking import AskingStage
 from civid_loader.processing.resizing import ResizeTo
 from civid_loader.processing.stage import ClipInput, FrameRequest, Stage
 from civid_loader.sampling import ClipTimes, Middle, Sampler
@@ -38,7 +39,7 @@ class DecodePlan:
                 whole sequences.
         """
         for stage in stages:
-            if stage.kind == "sequence":
+            if stage.kind == "sequence" and not isinstance(stage, AskingStage):
                 raise StageError(f"stage {stage.name} makes sequences of a film's clips; `civid curate` runs it")
         ordered = _ordered(stages)
         _check_columns(ordered)

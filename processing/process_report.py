@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
@@ -13,6 +13,9 @@ import pyarrow as pa
 
 from civid_loader.histograms import Panel, draw_panels
 from civid_loader.layers import layer_folder
+from civid_loader.processing.answers import Usage
+from civid_loader.processing.stage_rows import CAPTIONS
+from civid_loader.processing.work import Result
 from civid_loader.storage import atomic_file, read_table
 
 Doubles = npt.NDArray[np.float64]
@@ -37,21 +40,43 @@ class ProcessReport:
     """Of all workers and threads together, in this call."""
     model_seconds: float
     wall_seconds: float
+    captions: Mapping[str, Mapping[str, float]]
+    """Kind -> num_texts, mean_words; of the captions written."""
+    usage: Usage | None
+    """What was asked of a model in this call; null where none is."""
+    server_share: float | None
+    """Of the requests that the model takes at once, how many were under way, 0 to 1: near 1, the model is the limit."""
     picture: str | None
     """Histograms of the plain numbers; null where there are none."""
 
 
+@dataclass(kw_only=True)
+class Spent:
+    """What a call took so far."""
+
+    start: float = field(default_factory=perf_counter)
+    num_chunks: int = 0
+    num_reasons: int = 0
+    decode_seconds: float = 0.0
+    model_seconds: float = 0.0
+    usage: Usage = field(default_factory=Usage)
+
+    def add(self, result: Result) -> None:
+        """Count a chunk."""
+        self.num_chunks += 1
+        self.num_reasons += sum(row["reason"] is not None for row in result.rows)
+        self.decode_seconds += result.decode_seconds
+        self.model_seconds += result.model_seconds
+        self.usage.add(result.usage)
+
+
 def report_on(
-    root: Path,
-    layer: str,
-    *,
-    fingerprint: str,
-    start: float,
-    num_run: int = 0,
-    spent: Sequence[float] = (0.0, 0.0),
+    root: Path, layers: Sequence[str], *, fingerprint: str, spent: Spent, num_slots: int = 0
 ) -> ProcessReport:
-    """What a finished layer holds, and what this call took."""
-    rows = read_table(root, layer_folder(layer))
+    """What a run's finished layers hold, scores in the last, and what this call took."""
+    layer = layers[0]
+    rows = read_table(root, layer_folder(layers[-1]))
+    wall_seconds = perf_counter() - spent.start
     reasons = Counter((reason or "").partition(":")[0] for reason in rows["reason"].to_pylist() if reason)
     plain = {
         name: rows.column(name).drop_null().cast(pa.float64()).to_numpy()
@@ -66,12 +91,25 @@ def report_on(
         num_clips=len(rows),
         reasons=dict(reasons),
         statistics=statistics,
-        num_chunks_run=num_run,
-        decode_seconds=spent[0],
-        model_seconds=spent[1],
-        wall_seconds=perf_counter() - start,
+        num_chunks_run=spent.num_chunks,
+        decode_seconds=spent.decode_seconds,
+        model_seconds=spent.model_seconds,
+        wall_seconds=wall_seconds,
+        captions=_captions(root, layer) if len(layers) > 1 else {},
+        usage=spent.usage if num_slots else None,
+        server_share=spent.usage.request_seconds / (num_slots * wall_seconds) if num_slots else None,
         picture=_draw(root, layer, {name: values for name, values in plain.items() if len(values)}),
     )
+
+
+def _captions(root: Path, layer: str) -> dict[str, dict[str, float]]:
+    table = read_table(root, layer_folder(layer))
+    words: dict[str, list[int]] = {}
+    for name in CAPTIONS:
+        texts = table.column(name).combine_chunks().flatten()
+        for kind, text in zip(texts.field("kind").to_pylist(), texts.field("text").to_pylist(), strict=True):
+            words.setdefault(kind, []).append(len(text.split()))
+    return {kind: {"num_texts": len(of), "mean_words": sum(of) / len(of)} for kind, of in sorted(words.items())}
 
 
 def _is_number(kind: pa.DataType) -> bool:

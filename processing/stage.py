@@ -159,12 +159,17 @@ class Stage(ABC, Generic[P]):
 
     def fingerprint(self) -> str:
         """Who this stage is: another value, other results. Neither paths nor devices nor licences are in it."""
+        return self.fingerprint_of({})
+
+    def fingerprint_of(self, more: Mapping[str, Any]) -> str:
+        """With what else decides its results, as plain JSON."""
         identity = {
             "stage": self.name,
             "version": self.version,
             "params": asdict(self.params),
             "requests": {name: asdict(one) for name, one in self.requests().items()},
             "models": {role: weights.identity for role, weights in sorted(self.weights.items())},
+            **more,
         }
         text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

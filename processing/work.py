@@ -1,27 +1,39 @@
 """One chunk of clips through all stages: what a worker does, wherever it runs.
 
 Decoding runs in threads ahead of the stages; a few clips are in memory at a time. Clips go through the stages in
-batches that depend on nothing but their order, so every engine finds the same.
+batches that depend on nothing but their order, so every engine finds the same. Where a stage asks a model, each clip,
+or each sequence of clips, has a thread of its own, which decodes and asks; there are more threads than the model takes
+requests, so that the next clip is decoded by the time one is answered.
 """
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import groupby, islice
+from pathlib import Path
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, TypeAlias, TypeVar
 
-import pyarrow as pa
-from datasets import Features, List, Value
-
+from civid_loader.errors import StageError
 from civid_loader.processing import registry
+from civid_loader.processing.answers import Answers, Usage
+from civid_loader.processing.asking import AskingStage, Unit
+from civid_loader.processing.captioner import CaptionerSpec
 from civid_loader.processing.planner import DecodedClip, DecodePlan, decode_clip
-from civid_loader.processing.stage import Column, CorpusStage, Row, Stage
+from civid_loader.processing.stage import Row, Stage
+from civid_loader.processing.stage_rows import rows_of_batch, rows_of_unit, unit_of
 from civid_loader.processing.weights import Weights
 
 BATCH_CLIPS: Final = 8
 """Clips that a stage gets at a time."""
+UNIT_KEYS: Final[dict[Unit, str]] = {"clip": "clip_id", "sample": "sample_id", "movie": "movie_id"}
+"""Unit -> the column of a clip that says which one it is in."""
+Decode: TypeAlias = Callable[[Mapping[str, Any]], DecodedClip]
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +60,10 @@ class Setup:
     decode_threads: int
     timeout_seconds: float | None
     """For decoding one clip."""
+    captioner: CaptionerSpec | None = None
+    """Whom stages ask."""
+    answers: Path | None = None
+    """Folder where its answers are kept; None: nowhere."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,9 +87,27 @@ class Result:
     decode_seconds: float
     """Of all threads together."""
     model_seconds: float
-    """In stages."""
+    """In stages, of all threads together."""
+    usage: Usage
+    """What was asked since the chunk before."""
     is_stuck: bool
     """A thread of this worker does not come back: replace it."""
+
+
+@dataclass(kw_only=True)
+class _Spent:
+    """Seconds, counted by several threads."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: {"decode": 0.0, "model": 0.0})
+    is_stuck: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def on(self, what: str) -> Iterator[None]:
+        start = perf_counter()
+        yield
+        with self._lock:
+            self.seconds[what] += perf_counter() - start
 
 
 class Worker:
@@ -84,98 +118,108 @@ class Worker:
         self._plan = DecodePlan.of([spec.make() for spec in setup.stages])
         for stage in self._plan.stages:
             stage.setup(device=setup.device)
+        self._unit = unit_of(self._plan.stages)
+        if self._unit is not None:
+            self._connect()
+
+    def _connect(self) -> None:
+        setup = self._setup
+        if setup.captioner is None:
+            raise StageError("a stage asks a model: name a backend and its model")
+        captioner = setup.captioner.make(device=setup.device)
+        captioner.load()
+        self._answers = Answers(captioner=captioner, folder=setup.answers)
+        for stage in self._plan.stages:
+            if isinstance(stage, AskingStage):
+                stage.connect(self._answers, videos=setup.videos)
+        num_asking = captioner.max_in_flight
+        self._decode_slots = threading.Semaphore(max(1, setup.decode_threads))
+        self._model_lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(num_asking + max(num_asking // 4, 2 * setup.decode_threads), "civid-asking")
+
+    def stream(self, jobs: Iterable[Job]) -> Iterator[Result]:
+        """Go through chunks. Where a model is asked, one begins while the last answers of another are awaited."""
+        if self._unit is None:
+            yield from map(self.run, jobs)
+            return
+        with ThreadPoolExecutor(2, "civid-chunks") as pool:
+            yield from _ahead(pool, self.run, jobs, num_ahead=2)
 
     def run(self, job: Job, note: Callable[[str, str], None] = lambda event, clip_id: None) -> Result:
         """Go through a chunk; `note` is told ("begin" | "end", clip id) around the decoding of each clip."""
-        spent = {"decode": 0.0, "model": 0.0}
+        spent = _Spent()
 
         def decode(clip: Mapping[str, Any]) -> DecodedClip:
             if why := job.skipped.get(clip["clip_id"]):
                 return DecodedClip(row=clip, frames={}, fps=0.0, duration_seconds=0.0, video=None, reason=why)
             note("begin", clip["clip_id"])
-            start = perf_counter()
-            decoded = decode_clip(
-                clip, self._plan, videos=self._setup.videos, timeout_seconds=self._setup.timeout_seconds
-            )
-            spent["decode"] += perf_counter() - start
+            with spent.on("decode"):
+                decoded = decode_clip(
+                    clip, self._plan, videos=self._setup.videos, timeout_seconds=self._setup.timeout_seconds
+                )
             note("end", clip["clip_id"])
+            spent.is_stuck |= (decoded.reason or "").startswith("StuckVideoError")
             return decoded
 
-        rows: list[Row] = []
-        is_stuck = False
-        clips = _ahead(decode, job.clips, threads=self._setup.decode_threads)
-        while batch := list(islice(clips, BATCH_CLIPS)):
-            start = perf_counter()
-            rows += self._through_stages(batch)
-            spent["model"] += perf_counter() - start
-            is_stuck |= any((clip.reason or "").startswith("StuckVideoError") for clip in batch)
+        rows = self._in_batches(job, decode, spent) if self._unit is None else self._in_units(job, decode, spent)
         return Result(
             index=job.index,
             rows=rows,
-            decode_seconds=spent["decode"],
-            model_seconds=spent["model"],
-            is_stuck=is_stuck,
+            decode_seconds=spent.seconds["decode"],
+            model_seconds=spent.seconds["model"],
+            usage=Usage() if self._unit is None else self._answers.take_usage(),
+            is_stuck=spent.is_stuck,
         )
 
     def close(self) -> None:
         """Let go of the models."""
         for stage in self._plan.stages:
             stage.teardown()
+        if self._unit is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._answers.close()
 
-    def _through_stages(self, batch: Sequence[DecodedClip]) -> list[Row]:
-        known: list[Row] = [{**clip.row} for clip in batch]
-        found: list[Row] = [{"clip_id": clip.row["clip_id"], "reason": clip.reason} for clip in batch]
-        shared: list[dict[Any, Any]] = [{} for _ in batch]
-        whole = [i for i, clip in enumerate(batch) if clip.reason is None]
-        for stage in self._plan.stages:
-            names = [column.name for column in parts_of(stage)]
-            empty = dict.fromkeys(names)
-            for row in found:
-                row |= empty
-            rows = stage.run([batch[i].input(stage, known[i], shared[i]) for i in whole])
-            assert len(rows) == len(whole), f"{stage.name}: {len(rows)} rows for {len(whole)} clips"
-            for i, row in zip(whole, rows, strict=True):
-                reason = row.get("reason")
-                found[i] |= {name: row.get(name) for name in names}
-                known[i] |= {name: row.get(name) for name in names}
-                if reason:
-                    found[i]["reason"] = "; ".join(filter(None, (found[i]["reason"], f"{stage.name}: {reason}")))
-        return found
+    def _in_batches(self, job: Job, decode: Decode, spent: _Spent) -> list[Row]:
+        rows: list[Row] = []
+        with _decoding(decode, job.clips, threads=self._setup.decode_threads) as clips:
+            while batch := list(islice(clips, BATCH_CLIPS)):
+                with spent.on("model"):
+                    rows += rows_of_batch(self._plan.stages, batch)
+        return rows
+
+    def _in_units(self, job: Job, decode: Decode, spent: _Spent) -> list[Row]:
+        def decoded(clips: Sequence[Mapping[str, Any]]) -> Iterator[DecodedClip]:
+            for clip in clips:
+                with self._decode_slots:
+                    found = decode(clip)
+                with spent.on("model"):  # until the next clip is asked for
+                    yield found
+
+        def rows_of(clips: Sequence[Mapping[str, Any]]) -> list[Row]:
+            return list(rows_of_unit(self._plan.stages, decoded(clips), lock=self._model_lock))
+
+        assert self._unit is not None
+        key = UNIT_KEYS[self._unit]
+        units = [list(clips) for _, clips in groupby(job.clips, key=lambda clip: clip[key])]
+        return [row for rows in self._pool.map(rows_of, units) for row in rows]
 
 
-def _ahead(
-    decode: Callable[[Mapping[str, Any]], DecodedClip], clips: Sequence[Mapping[str, Any]], *, threads: int
-) -> Iterator[DecodedClip]:
+@contextmanager
+def _decoding(decode: Decode, clips: Iterable[Mapping[str, Any]], *, threads: int) -> Iterator[Iterator[DecodedClip]]:
     """Decoded clips in order, a few ahead of who takes them."""
     if threads < 1:
-        yield from map(decode, clips)
+        yield map(decode, clips)
         return
     with ThreadPoolExecutor(threads, "civid-stages") as pool:
-        waiting: deque[Future[DecodedClip]] = deque()
-        for clip in clips:
-            waiting.append(pool.submit(decode, clip))
-            if len(waiting) > threads + BATCH_CLIPS:
-                yield waiting.popleft().result()
-        while waiting:
+        yield _ahead(pool, decode, clips, num_ahead=threads + BATCH_CLIPS)
+
+
+def _ahead(pool: ThreadPoolExecutor, call: Callable[[T], R], items: Iterable[T], *, num_ahead: int) -> Iterator[R]:
+    """What comes of items, in order, so many of them begun ahead of who takes it."""
+    waiting: deque[Future[R]] = deque()
+    for item in items:
+        waiting.append(pool.submit(call, item))
+        if len(waiting) > num_ahead:
             yield waiting.popleft().result()
-
-
-def parts_of(stage: Stage[Any]) -> Sequence[Column]:
-    """What a stage gives clip by clip; one that compares clips gives its columns only at the end."""
-    return stage.parts if isinstance(stage, CorpusStage) else stage.columns
-
-
-def features_of(columns: Iterable[Column]) -> Features:
-    """Of a layer of scores with these columns."""
-    own = {column.name: _feature(column.dtype) for column in columns}
-    return Features({"clip_id": Value("string"), **own, "reason": Value("string")})
-
-
-def _feature(dtype: str) -> Any:
-    return List(_feature(dtype[5:-1])) if dtype.startswith("list<") else Value(dtype)
-
-
-def table_of(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
-    """Rows as Arrow. Not a number is missing, as everywhere."""
-    clean = [{name: None if value != value else value for name, value in row.items()} for row in rows]
-    return pa.Table.from_pylist(clean, schema=schema)
+    while waiting:
+        yield waiting.popleft().result()

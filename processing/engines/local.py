@@ -42,7 +42,7 @@ def run_local(
     """
     if num_proc == 0:
         worker = Worker(setup)
-        yield from map(worker.run, jobs)
+        yield from worker.stream(jobs)
         worker.close()
         return
     pending = iter(jobs)
@@ -131,8 +131,9 @@ class _Process:
             self.job = replace(self.job, skipped={**self.job.skipped, decoding[0]: why})
         elif self._num_deaths >= _MAX_DEATHS and not decoding:
             raise WorkerError(
-                f"{self._num_deaths} workers ended ({how}) while no clip was being decoded: too little memory, or a "
-                "library that crashes; run with --num-proc 0 to see where"
+                f"{self._num_deaths} workers ended ({how}) while no clip was being decoded: a script without "
+                '`if __name__ == "__main__":`, too little memory, or a library that crashes; run with --num-proc 0, '
+                "num_proc=0, to see where"
             )
         self.restart()
         self.give(self.job)

@@ -1,0 +1,1 @@
+"""Stages that ask a model that sees, one file each."""

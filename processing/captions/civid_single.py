@@ -1,0 +1,43 @@
+"""What one clip shows, in the four texts of CI-VID's single captions (CI-VID paper, section on captioning)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from civid_loader.processing.asking import AskingStage, Conversation, Previous, TextField
+from civid_loader.processing.captioner import Picture
+from civid_loader.processing.stage import ClipInput, FrameRequest, Row
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CividSingleParams:
+    """Of `CividSingle`."""
+
+    long_side_px: int = 768
+    """Larger frames are made smaller."""
+
+
+class CividSingle(AskingStage[CividSingleParams]):
+    """Content, camera angle, camera movement and background of a clip, from frames at 1/4, 1/2 and 3/4 of it."""
+
+    name = "civid_single"
+    version = 1
+    Params = CividSingleParams
+    cost = "a model that sees, 1 question per clip"
+    prompts = ("civid_single",)
+    fields = (
+        TextField(name="video_content", kind="content", max_words=300),
+        TextField(name="camera_angle", kind="camera_angle", max_words=30),
+        TextField(name="camera_movement", kind="camera_movement", max_words=30),
+        TextField(name="video_background", kind="background", max_words=60),
+    )
+
+    def requests(self) -> Mapping[str, FrameRequest]:
+        """See `Stage`."""
+        size = (self.params.long_side_px, self.params.long_side_px)
+        return {"frames": FrameRequest(mode="thirds", value=3, size=size, resize="long_side_at_most")}
+
+    def about(self, clip: ClipInput, previous: Previous | None, talk: Conversation) -> Row:
+        """See `AskingStage`."""
+        instruction = self.prompt("civid_single").fill(duration_seconds=f"{clip.duration_seconds:.2f}")
+        pictures = [Picture(pixels_HWC=frame) for frame in clip.frames["frames"]]
+        return self.texts(talk.ask("single", [instruction, *pictures], schema=self.answer_schema()))
