@@ -1,56 +1,50 @@
-"""The commands that recompute scores."""
+"""The commands that run stages over a dataset: scores and captions."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from civid_loader.errors import MissingDependencyError, StageError
+from civid_loader import stage_options as options
+from civid_loader.errors import MissingDependencyError
 
 if TYPE_CHECKING:
-    from civid_loader.processing.process_report import ProcessReport
     from civid_loader.processing.work import StageSpec
 
 
 def process(
-    dataset: Annotated[Path, typer.Argument(help="Folder of a built dataset.", show_default=False)],
-    recipe: Annotated[str | None, typer.Option(help="lvd2m, miradata, civid, moviebench, or a YAML file.")] = None,
-    stage: Annotated[
-        list[str] | None, typer.Option(help="A stage, or stage:{JSON of its parameters}; several times for several.")
-    ] = None,
-    videos: Annotated[Path | None, typer.Option(help="Root of the video files; none where pointers need none.")] = None,
+    dataset: options.Dataset,
+    recipe: options.RecipeName = None,
+    stage: options.StageNames = None,
+    videos: options.Videos = None,
     layer: Annotated[
-        str | None, typer.Option(help="scores-<name>; by default named after the recipe or stages.")
+        str | None, typer.Option(help="scores-NAME, or captions-NAME; by default named after the recipe or stages.")
     ] = None,
+    output: options.Output = None,
     model: Annotated[
-        list[str] | None, typer.Option(help="ROLE=PATH, or ROLE=org/name[@revision]: weights to use instead.")
+        list[str] | None,
+        typer.Option(help="ROLE=PATH, or ROLE=org/name[@revision]: weights to use instead. NAME: that of --backend."),
     ] = None,
-    download: Annotated[bool, typer.Option("--download", help="Fetch weights that are not on this machine.")] = False,
-    accept_license: Annotated[
-        list[str] | None, typer.Option(help="Id of a model whose non-commercial licence you accept.")
-    ] = None,
-    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where models run.")] = "cpu",
-    engine: Annotated[
-        Literal["local", "ray"], typer.Option(help="Processes of this machine, or a Ray cluster.")
-    ] = "local",
-    address: Annotated[str | None, typer.Option(help="Of a Ray cluster; auto: the one this machine is in.")] = None,
-    num_proc: Annotated[
-        int | None, typer.Option(min=0, help="Workers; by default one per GPU, or per two cores. 0: this process.")
-    ] = None,
-    decode_threads: Annotated[int, typer.Option(min=0, help="Of each worker.")] = 2,
-    timeout_seconds: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to decode one clip.")] = 120.0,
-    max_memory_gb: Annotated[
-        float | None, typer.Option(help="Of a worker; a clip that takes more is left out.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="About so many clips only.")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="Of a recipe, only this stage; several times.")] = None,
-    retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Try clips again that have no values.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be done, and how long it may take.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    backend: options.BackendName = None,
+    base_url: options.BaseUrl = None,
+    backend_option: options.BackendOptions = None,
+    download: options.Download = False,
+    accept_license: options.AcceptLicense = None,
+    device: options.Device = "cpu",
+    engine: options.EngineName = "local",
+    address: options.Address = None,
+    num_proc: options.NumProc = None,
+    decode_threads: options.DecodeThreads = 2,
+    timeout_seconds: options.Timeout = 120.0,
+    max_memory_gb: options.MaxMemory = None,
+    limit: options.Limit = None,
+    only: options.Only = None,
+    retry_errors: options.RetryErrors = False,
+    dry_run: options.DryRun = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Compute scores of every clip into a layer: each clip is decoded once, whatever is asked about it.
 
@@ -60,24 +54,30 @@ def process(
     A run that was cut off continues when the same command is run again. Then `civid filter` makes a dataset of the good
     clips, and `civid push --layer` publishes the scores. `civid stages` lists what there is.
     """
-    try:
-        from civid_loader.processing.dry_run import estimate
-        from civid_loader.processing.run import process as run
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"scores need {error.name or error}: pip install 'civid_loader[process]'"
-        ) from error
-    named = dict(_pair(one) for one in model or ())
-    specs, name = _specs(recipe, stage, only, named, download=download, accepted=frozenset(accept_license or ()))
-    settings: dict[str, Any] = {"videos": videos, "device": device, "timeout_seconds": timeout_seconds}
+    weights = dict(_pair(one) for one in model or () if "=" in one)
+    name = next((one for one in model or () if "=" not in one), None)
+    captioner = options.captioner_of(backend, name, base_url=base_url, options=backend_option)
+    _check_installed()
+    if bool(recipe) == bool(stage):
+        raise typer.BadParameter("give a --recipe or one --stage and more")
+    asked = options.named_stages(stage or ())
+    if recipe is not None:
+        from civid_loader.processing.recipe import load_recipe
+
+        asked = options.steps_of(load_recipe(recipe).stages, only, may_ask=captioner is not None)
+        if not asked:
+            raise typer.BadParameter(f"recipe {recipe} has no scores to compute; `civid caption` writes its captions")
+    specs = options.specs_of(asked, weights, download=download, accepted=accept_license)
+    settings = {"videos": videos, "device": device, "timeout_seconds": timeout_seconds, "captioner": captioner}
     if dry_run:
-        found = estimate(dataset, specs, **settings)
-        typer.echo(json.dumps(asdict(found), indent=2) if as_json else str(found))
+        _estimate(dataset, specs, settings, as_json=as_json)
         return
-    report = run(
+    _run(
         dataset,
         specs,
-        layer=layer or name,
+        layer=layer or options.layer_name(recipe, asked),
+        output=output,
+        as_json=as_json,
         engine=engine,
         address=address,
         num_proc=num_proc,
@@ -85,13 +85,84 @@ def process(
         max_memory_bytes=None if max_memory_gb is None else int(max_memory_gb * 1e9),
         limit=limit,
         retry_errors=retry_errors,
-        quiet=as_json,
         **settings,
     )
-    if as_json:
-        typer.echo(json.dumps(asdict(report), indent=2))
-    else:
-        _print(report)
+
+
+def caption(
+    dataset: options.Dataset,
+    backend: options.BackendName = None,
+    model: Annotated[
+        str | None, typer.Option(help="As the server calls it; or a folder, or org/name[@revision] on the Hub.")
+    ] = None,
+    recipe: options.RecipeName = None,
+    stage: options.StageNames = None,
+    videos: options.Videos = None,
+    layer: Annotated[
+        str | None, typer.Option(help="captions-NAME; by default named after the recipe or stages.")
+    ] = None,
+    output: options.Output = None,
+    base_url: options.BaseUrl = None,
+    max_in_flight: Annotated[int | None, typer.Option(min=1, help="Requests that a server gets at once (64).")] = None,
+    backend_option: options.BackendOptions = None,
+    weights: Annotated[
+        list[str] | None, typer.Option(help="ROLE=PATH, or ROLE=org/name[@revision]: of stages that have weights.")
+    ] = None,
+    download: options.Download = False,
+    device: options.Device = "cpu",
+    engine: options.EngineName = "local",
+    address: options.Address = None,
+    num_proc: options.NumProc = None,
+    decode_threads: options.DecodeThreads = 2,
+    timeout_seconds: options.Timeout = 120.0,
+    limit: options.Limit = None,
+    only: options.Only = None,
+    retry_errors: options.RetryErrors = False,
+    dry_run: options.DryRun = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Write captions anew into a layer, by a model on a server or on this machine.
+
+    Example: `vllm serve Qwen/Qwen3-VL-8B-Instruct` on a GPU, and then
+    `civid caption out/miradata --recipe miradata --videos /data/miradata --backend openai --base-url
+    http://127.0.0.1:8000/v1 --model Qwen/Qwen3-VL-8B-Instruct`
+
+    A key is taken from the environment: CIVID_API_KEY, or OPENAI_API_KEY. A run that was cut off continues when the
+    same command is run again, and asks nothing twice. `--limit 20` shows on a few clips what comes out; then
+    `civid diff` compares it with the captions that are there, and `civid push --layer` publishes it without a video.
+    """
+    captioner = options.captioner_of(
+        backend, model, base_url=base_url, max_in_flight=max_in_flight, options=backend_option
+    )
+    _check_installed()
+    if captioner is None:
+        raise typer.BadParameter("who is to write? name a --backend and its --model")
+    if bool(recipe) == bool(stage):
+        raise typer.BadParameter("give a --recipe or one --stage and more")
+    asked = options.named_stages(stage or ())
+    if recipe is not None:
+        from civid_loader.processing.recipe import load_recipe
+
+        asked = options.steps_of(load_recipe(recipe).captions, only, may_ask=True)
+    specs = options.specs_of(asked, dict(_pair(one) for one in weights or ()), download=download, accepted=())
+    settings = {"videos": videos, "device": device, "timeout_seconds": timeout_seconds, "captioner": captioner}
+    if dry_run:
+        _estimate(dataset, specs, settings, as_json=as_json)
+        return
+    _run(
+        dataset,
+        specs,
+        layer=layer or options.layer_name(recipe, asked),
+        output=output,
+        as_json=as_json,
+        engine=engine,
+        address=address,
+        num_proc=num_proc,
+        decode_threads=decode_threads,
+        limit=limit,
+        retry_errors=retry_errors,
+        **settings,
+    )
 
 
 def stages(
@@ -129,71 +200,34 @@ def stages(
         console.print(f"  model {role}: {need.id}, {need.license}", markup=False)
 
 
+def _check_installed() -> None:
+    try:
+        from civid_loader.processing import run  # noqa: F401 - to see whether it can be
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"stages need {error.name or error}: pip install 'civid_loader[process]'"
+        ) from error
+
+
+def _estimate(dataset: Path, specs: "Sequence[StageSpec]", settings: dict[str, Any], *, as_json: bool) -> None:
+    from civid_loader.processing.dry_run import estimate
+
+    found = estimate(dataset, specs, **settings)
+    typer.echo(json.dumps(asdict(found), indent=2) if as_json else str(found))
+
+
+def _run(dataset: Path, specs: "Sequence[StageSpec]", *, as_json: bool, **settings: Any) -> None:
+    from civid_loader.processing.run import process as run
+
+    report = run(dataset, specs, quiet=as_json, **settings)
+    if as_json:
+        typer.echo(json.dumps(asdict(report), indent=2))
+    else:
+        options.print_report(report)
+
+
 def _pair(text: str) -> tuple[str, str]:
     role, equals, where = text.partition("=")
     if not equals:
-        raise typer.BadParameter(f"--model {text}: write it as ROLE=PATH or ROLE=org/name")
+        raise typer.BadParameter(f"{text}: write it as ROLE=PATH or ROLE=org/name")
     return role, where
-
-
-def _specs(
-    recipe: str | None,
-    stages_named: list[str] | None,
-    only: list[str] | None,
-    models: dict[str, str],
-    *,
-    download: bool,
-    accepted: frozenset[str],
-) -> "tuple[list[StageSpec], str]":
-    """The stages asked for, with their weights, and a name for the layer."""
-    from civid_loader.processing import registry
-    from civid_loader.processing.recipe import load_recipe
-    from civid_loader.processing.weights import find_weights
-    from civid_loader.processing.work import StageSpec
-
-    if bool(recipe) == bool(stages_named):
-        raise typer.BadParameter("give a --recipe or one --stage and more")
-    asked: list[tuple[str, dict[str, Any]]] = []
-    for text in stages_named or ():
-        name, _, told = text.partition(":")
-        asked.append((name, json.loads(told) if told else {}))
-    if recipe is not None:
-        steps = [step for step in load_recipe(recipe).stages if not only or step.stage in only]
-        for step in [step for step in steps if step.stage not in registry.names()]:
-            typer.secho(f"left out: {step.stage}, which is not here yet ({step.source})", fg="yellow", err=True)
-            steps.remove(step)
-        asked = [(step.stage, dict(step.params)) for step in steps]
-    specs = []
-    for name, params in asked:
-        needed = registry.make(name, params).weights_needed()
-        weights = {
-            role: find_weights(role, need, given=models.get(role), may_download=download, accepted=accepted)
-            for role, need in needed.items()
-        }
-        specs.append(StageSpec(name=name, params=params, weights=weights))
-    roles = {role for spec in specs for role in spec.weights}
-    if unknown := sorted(set(models) - roles):
-        raise StageError(f"no stage here has a model {unknown[0]!r}; there are {', '.join(sorted(roles)) or 'none'}")
-    own = Path(recipe).stem if recipe else "-".join(name.replace("_", "-") for name, _ in asked)
-    return specs, f"scores-{own}"
-
-
-def _print(report: "ProcessReport") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    table = Table(title=f"{report.layer}: {report.num_clips:,} clips", title_justify="left")
-    for title in ("column", "null", "min", "median", "mean", "max"):
-        table.add_column(title, justify="left" if title == "column" else "right")
-    for name, told in report.statistics.items():
-        values = (f"{told[one]:,.4g}" if one in told else "" for one in ("min", "median", "mean", "max"))
-        table.add_row(name, f"{told['num_null']:,.0f}", *values)
-    console.print(table)
-    for reason, count in report.reasons.items():
-        console.print(f"[red]{count:,} clips without values: {reason}[/red]")
-    console.print(
-        f"{report.num_chunks_run:,} chunks in {report.wall_seconds:,.0f} s (decoding {report.decode_seconds:,.0f} s, "
-        f"stages {report.model_seconds:,.0f} s, of all workers). Pictures: {report.picture or 'none'}"
-    )
-    console.print(f'Load it: [green]civid_loader.load("{report.dataset}", layers=["{report.layer}"])[/green]')

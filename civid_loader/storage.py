@@ -194,13 +194,6 @@ def read_manifest(root: Path) -> dict[str, Any]:
     return value
 
 
-def whole_lines(path: Path) -> list[bytes]:
-    """The lines of a file to which lines are appended; one torn by a kill is cut off."""
-    whole = path.read_bytes().rpartition(b"\n")[0]
-    os.truncate(path, len(whole) + bool(whole))
-    return whole.splitlines()
-
-
 class Journal:
     """Finished pieces of work, one JSON line each, fsynced. A line torn by a kill is not a finished piece."""
 
@@ -208,7 +201,9 @@ class Journal:
         self.path = path
         self.entries: dict[int, dict[str, Any]] = {}
         if path.is_file():
-            self.entries = {entry["chunk"]: entry for entry in map(json.loads, whole_lines(path))}
+            whole = path.read_bytes().rpartition(b"\n")[0]
+            os.truncate(path, len(whole) + bool(whole))
+            self.entries = {entry["chunk"]: entry for entry in map(json.loads, whole.splitlines())}
 
     def add(self, chunk: int, entry: dict[str, Any]) -> None:
         """Record chunk number `chunk` as finished."""

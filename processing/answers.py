@@ -10,7 +10,6 @@ from typing import Final
 
 from civid_loader.errors import CaptionerError
 from civid_loader.processing.captioner import Captioner, Request, Response
-from civid_loader.storage import whole_lines
 
 _MAX_SERVER_ERRORS: Final = 20
 """One after the other: then the server is gone, and the run ends. What was answered is kept."""
@@ -53,7 +52,8 @@ class Answers:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(self.folder.glob("*.jsonl")):
-            for entry in map(json.loads, whole_lines(path)):
+            # The last line may be torn by a kill, or be just being written by another worker.
+            for entry in map(json.loads, path.read_bytes().rpartition(b"\n")[0].splitlines()):
                 self._known[entry["key"]] = Response(**entry["response"])
         # Opened anew by every process, as two may not write into one file.
         self._file = (self.folder / f"{os.getpid()}-{len(list(self.folder.iterdir()))}.jsonl").open("ab", buffering=0)

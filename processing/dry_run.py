@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
+from civid_loader.processing.captioner import CaptionerSpec
 from civid_loader.processing.chunks import plan_chunks, read_clips
 from civid_loader.processing.planner import DecodePlan
 from civid_loader.processing.work import Job, Setup, StageSpec, Worker
@@ -34,6 +35,8 @@ class Estimate:
     """Of one worker that decodes and computes in turn."""
     decode_share: float
     """Of that time, from 0 to 1."""
+    tokens_per_clip: float
+    """Read and written by the model that is asked; 0 where none is."""
 
     def __str__(self) -> str:
         hours = self.num_clips * self.seconds_per_clip / 3600
@@ -45,6 +48,7 @@ class Estimate:
                 f"{self.num_sampled} clips took {self.seconds_per_clip:.2f} s each ({self.decode_share:.0%} decoding), "
                 f"{self.num_failed} of them have no values",
                 f"about {hours:,.2f} hours for one worker with one decoding thread",
+                *([f"{self.tokens_per_clip * self.num_clips:,.0f} tokens in all"] if self.tokens_per_clip else []),
             ]
         )
 
@@ -56,6 +60,7 @@ def estimate(
     videos: str | os.PathLike[str] | None,
     device: str,
     timeout_seconds: float | None,
+    captioner: CaptionerSpec | None = None,
 ) -> Estimate:
     """Plan a run, and work through its first clips in this process; nothing is written.
 
@@ -68,7 +73,12 @@ def estimate(
     chunks = plan_chunks(root)
     videos_root = None if videos is None else os.fspath(videos)
     setup = Setup(
-        stages=tuple(stages), videos=videos_root, device=device, decode_threads=0, timeout_seconds=timeout_seconds
+        stages=tuple(stages),
+        videos=videos_root,
+        device=device,
+        decode_threads=0,
+        timeout_seconds=timeout_seconds,
+        captioner=captioner,
     )
     start = perf_counter()
     worker = Worker(setup)
@@ -89,4 +99,5 @@ def estimate(
         load_seconds=load_seconds,
         seconds_per_clip=seconds / len(clips),
         decode_share=result.decode_seconds / seconds,
+        tokens_per_clip=(result.usage.prompt_tokens + result.usage.completion_tokens) / len(clips),
     )

@@ -75,6 +75,8 @@ class Recipe:
     title: str
     stages: tuple[Step, ...] = ()
     """Scores that its rules read."""
+    captions: tuple[Step, ...] = ()
+    """Stages that write its captions."""
     rules: tuple[FilterRule, ...] = ()
     segmentation: tuple[Step, ...] = ()
     """How a film becomes clips, in order."""
@@ -100,7 +102,7 @@ class Recipe:
             StageError: there is no such stage or parameter.
             MissingDependencyError: a stage needs a package that is not installed.
         """
-        for step in (*self.stages, *(step for step in self.segmentation if step.stage != "keep")):
+        for step in (*self.stages, *self.captions, *(step for step in self.segmentation if step.stage != "keep")):
             registry.make(step.stage, step.params)
 
 
@@ -141,7 +143,8 @@ def recipe_of(value: Any, *, where: str) -> Recipe:
         StageError: see `load_recipe`.
     """
     plain = dict(_mapping(value, where))
-    for key, kind in (("stages", Step), ("rules", FilterRule), ("segmentation", Step), ("keep_rates", KeepRate)):
+    kinds = {"stages": Step, "captions": Step, "rules": FilterRule, "segmentation": Step, "keep_rates": KeepRate}
+    for key, kind in kinds.items():
         plain[key] = tuple(_made(kind, one, f"{where}: {key}[{i}]") for i, one in enumerate(_list(plain, key, where)))
     plain["tiers"] = _tiers(_list(plain, "tiers", where), where)
     plain["unknown"] = tuple(_list(plain, "unknown", where))

@@ -22,6 +22,7 @@ from civid_loader.output import is_continued, only_builder
 from civid_loader.processing.asking import AskingStage
 from civid_loader.processing.captioner import CaptionerSpec
 from civid_loader.processing.chunks import Chunk, Chunks, plan_chunks, read_clips
+from civid_loader.processing.delivery import deliver
 from civid_loader.processing.engines.local import run_local
 from civid_loader.processing.engines.ray import run_ray
 from civid_loader.processing.planner import DecodePlan
@@ -54,6 +55,7 @@ def process(
     max_memory_bytes: int | None = None,
     limit: int | None = None,
     retry_errors: bool = False,
+    output: str | os.PathLike[str] | None = None,
     quiet: bool = False,
 ) -> ProcessReport:
     """Run stages over every clip of a built dataset; what they find is its layer `layer`.
@@ -77,6 +79,7 @@ def process(
         max_memory_bytes: of a worker; one that takes more while decoding a clip alone costs that clip.
         limit: about so many clips only, the first of each split in turn.
         retry_errors: try the clips again that have a reason in the finished layer; the others keep their rows.
+        output: folder or fsspec URL to which the finished layer is copied too, see `deliver`.
         quiet: no progress bar.
 
     Raises:
@@ -96,7 +99,7 @@ def process(
     made_by = _made_by(plan.stages, chunks, videos, asked)
     finished = _finished(root, layer, made_by)
     if finished and not retry_errors:
-        return report_on(root, layers, fingerprint=made_by["fingerprint"], spent=spent)
+        return _report(root, layers, output, fingerprint=made_by["fingerprint"], spent=spent)
     # What compares clips needs of each what `run` gives, which the finished layer does not hold.
     compares = any(isinstance(stage, CorpusStage) for stage in plan.stages)
     rows_before = read_rows(root, layers) if finished and not compares else []
@@ -132,7 +135,13 @@ def process(
                 advance(len(rows), _told(spent))
         seal(root, layer, work, chunks, plan.stages, made_by, device=device)
         shutil.rmtree(work)
-    return report_on(root, layers, fingerprint=made_by["fingerprint"], spent=spent, num_slots=num_slots)
+    return _report(root, layers, output, fingerprint=made_by["fingerprint"], spent=spent, num_slots=num_slots)
+
+
+def _report(root: Path, layers: Sequence[str], output: str | os.PathLike[str] | None, **told: Any) -> ProcessReport:
+    if output is not None:
+        deliver(root, layers, output)
+    return report_on(root, layers, **told)
 
 
 def _root_of(videos: str) -> str:

@@ -50,6 +50,7 @@ ORDER = (
     ("materialize", "unpacking", "probing", "reencoding", "contact_sheets", "filtering"),
     ("report",),
     ("demo",),
+    ("stage_options",),
     ("cli_video", "cli_plan", "cli_hub", "cli_filter", "cli_process", "cli_curate"),
     ("cli",),
 )
