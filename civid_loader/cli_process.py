@@ -4,15 +4,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from civid_loader import stage_options as options
 from civid_loader.errors import MissingDependencyError
-
-if TYPE_CHECKING:
-    from civid_loader.processing.work import StageSpec
 
 
 def process(
@@ -67,17 +64,20 @@ def process(
         asked = options.steps_of(load_recipe(recipe).stages, only, may_ask=captioner is not None)
         if not asked:
             raise typer.BadParameter(f"recipe {recipe} has no scores to compute; `civid caption` writes its captions")
-    specs = options.specs_of(asked, weights, download=download, accepted=accept_license)
-    settings = {"videos": videos, "device": device, "timeout_seconds": timeout_seconds, "captioner": captioner}
-    if dry_run:
-        _estimate(dataset, specs, settings, as_json=as_json)
-        return
     _run(
         dataset,
-        specs,
+        asked,
         layer=layer or options.layer_name(recipe, asked),
-        output=output,
+        weights=weights,
+        download=download,
+        accepted=accept_license,
+        dry_run=dry_run,
         as_json=as_json,
+        videos=videos,
+        captioner=captioner,
+        output=output,
+        device=device,
+        timeout_seconds=timeout_seconds,
         engine=engine,
         address=address,
         num_proc=num_proc,
@@ -85,7 +85,6 @@ def process(
         max_memory_bytes=None if max_memory_gb is None else int(max_memory_gb * 1e9),
         limit=limit,
         retry_errors=retry_errors,
-        **settings,
     )
 
 
@@ -144,24 +143,26 @@ def caption(
         from civid_loader.processing.recipe import load_recipe
 
         asked = options.steps_of(load_recipe(recipe).captions, only, may_ask=True)
-    specs = options.specs_of(asked, dict(_pair(one) for one in weights or ()), download=download, accepted=())
-    settings = {"videos": videos, "device": device, "timeout_seconds": timeout_seconds, "captioner": captioner}
-    if dry_run:
-        _estimate(dataset, specs, settings, as_json=as_json)
-        return
     _run(
         dataset,
-        specs,
+        asked,
         layer=layer or options.layer_name(recipe, asked),
-        output=output,
+        weights=dict(_pair(one) for one in weights or ()),
+        download=download,
+        accepted=(),
+        dry_run=dry_run,
         as_json=as_json,
+        videos=videos,
+        captioner=captioner,
+        output=output,
+        device=device,
+        timeout_seconds=timeout_seconds,
         engine=engine,
         address=address,
         num_proc=num_proc,
         decode_threads=decode_threads,
         limit=limit,
         retry_errors=retry_errors,
-        **settings,
     )
 
 
@@ -209,21 +210,35 @@ def _check_installed() -> None:
         ) from error
 
 
-def _estimate(dataset: Path, specs: "Sequence[StageSpec]", settings: dict[str, Any], *, as_json: bool) -> None:
+def _run(
+    dataset: Path,
+    asked: Sequence[tuple[str, dict[str, Any]]],
+    *,
+    layer: str,
+    weights: dict[str, str],
+    download: bool,
+    accepted: Sequence[str] | None,
+    dry_run: bool,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Run stages, or say what that would take; `settings` are those of `processing.run.process`."""
     from civid_loader.processing.dry_run import estimate
-
-    found = estimate(dataset, specs, **settings)
-    typer.echo(json.dumps(asdict(found), indent=2) if as_json else str(found))
-
-
-def _run(dataset: Path, specs: "Sequence[StageSpec]", *, as_json: bool, **settings: Any) -> None:
     from civid_loader.processing.run import process as run
 
-    report = run(dataset, specs, quiet=as_json, **settings)
-    if as_json:
-        typer.echo(json.dumps(asdict(report), indent=2))
+    specs = options.specs_of(asked, weights, download=download, accepted=accepted)
+    found: Any
+    if dry_run:
+        known = ("videos", "device", "timeout_seconds", "captioner")
+        found = estimate(dataset, specs, **{name: settings[name] for name in known})
     else:
-        options.print_report(report)
+        found = run(dataset, specs, layer=layer, quiet=as_json, **settings)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=2))
+    elif dry_run:
+        typer.echo(str(found))
+    else:
+        options.print_report(found)
 
 
 def _pair(text: str) -> tuple[str, str]:
