@@ -43,7 +43,12 @@ if TYPE_CHECKING:
     from civid_loader.plan import BatchPlan as BatchPlan
     from civid_loader.probing.dataset import probe_dataset as probe_dataset
     from civid_loader.probing.media_report import ProbeReport as ProbeReport
+    from civid_loader.processing.captioner import CaptionerSpec as CaptionerSpec
     from civid_loader.processing.curate import curate as curate
+    from civid_loader.processing.distances import FeatureMoments as FeatureMoments
+    from civid_loader.processing.distances import KernelDistance as KernelDistance
+    from civid_loader.processing.distances import frechet_distance as frechet_distance
+    from civid_loader.processing.distances import kernel_distance as kernel_distance
     from civid_loader.processing.process_report import ProcessReport as ProcessReport
     from civid_loader.processing.run import process as process
     from civid_loader.processing.work import StageSpec as StageSpec
@@ -91,10 +96,12 @@ _HOME = {
     "Bucket": "buckets",
     "BuildReport": "materialize",
     "CaptionDiff": "caption_diff",
+    "CaptionerSpec": "processing.captioner",
     "ChooseCaptions": "transforms.choose_captions",
     "CropFrames": "transforms.crop_frames",
     "DecodeClips": "transforms.decode_clips",
     "DropText": "transforms.drop_text",
+    "FeatureMoments": "processing.distances",
     "FilterReport": "filtering",
     "FitBucket": "transforms.fit_bucket",
     "FlipFrames": "transforms.flip_frames",
@@ -102,6 +109,7 @@ _HOME = {
     "Frames": "decoding",
     "ImageGrid": "transforms.image_grid",
     "Interleave": "transforms.interleave",
+    "KernelDistance": "processing.distances",
     "LoaderStats": "loader_stats",
     "Middle": "sampling",
     "Mix": "ordering",
@@ -141,6 +149,8 @@ _HOME = {
     "filter": "filtering",
     "filter_dataset": "filtering",
     "fit_buckets": "buckets",
+    "frechet_distance": "processing.distances",
+    "kernel_distance": "processing.distances",
     "load": "hub.loading",
     "pack_frames": "packing",
     "probe_dataset": "probing.dataset",

@@ -6,10 +6,12 @@ Times are seconds from the clip's first moment; the frame at time t is the last 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+_ROUNDING_SECONDS: Final = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -181,6 +183,31 @@ class RandomWindow:
         return Window(self.n, self.stride, start=float(rng.random()))
 
 
+@dataclass(frozen=True, slots=True)
+class UniformPieces:
+    """`num_frames` times in the middle of equal parts of each piece of the clip, see `pieces`.
+
+    6 per 30 s of 40 s: 2.5 7.5 12.5 17.5 22.5 27.5, and 30.8 32.5 34.2 35.8 37.5 39.2.
+    """
+
+    num_frames: int
+    """Of each piece, >= 1."""
+    seconds: float
+    """Of a piece, > 0."""
+    min_tail_seconds: float = 0.0
+    """See `pieces`."""
+
+    def __post_init__(self) -> None:
+        _check_count("UniformPieces", self.num_frames)
+        pieces(1.0, seconds=self.seconds, min_tail_seconds=self.min_tail_seconds)
+
+    def times_seconds(self, clip: ClipTimes) -> list[float]:
+        """See `Sampler`."""
+        found = pieces(clip.duration_seconds, seconds=self.seconds, min_tail_seconds=self.min_tail_seconds)
+        n = self.num_frames
+        return [start + (i + 0.5) * (end - start) / n for start, end in found for i in range(n)]
+
+
 OfN: TypeAlias = Uniform | UniformEnds | Thirds | Window | RandomWindow
 """Those that give `n` frames, so that a bucket can say how many."""
 
@@ -246,6 +273,23 @@ class Snapped:
         moments = clip.pts_seconds[keys]
         nearest = [int(keys[np.argmin(np.abs(moments - t))]) for t in times]
         return _frames(clip, nearest)
+
+
+def pieces(duration_seconds: float, *, seconds: float, min_tail_seconds: float = 0.0) -> list[tuple[float, float]]:
+    """A clip in pieces [start, end) of so many seconds, the last as long as what is left; of 30 s each, 95 s are 4.
+
+    30.1 s are 2, but a tail within the rounding of time stamps is none. One shorter than `min_tail_seconds` is a part
+    of the piece before.
+
+    Raises:
+        ValueError: a length that is none.
+    """
+    if not (math.isfinite(seconds) and seconds > 0 and 0 <= min_tail_seconds <= seconds):
+        raise ValueError(f"pieces of {seconds!r} s, tails from {min_tail_seconds!r} s: must be > 0, and 0 to as much")
+    count = max(1, math.ceil((duration_seconds - _ROUNDING_SECONDS) / seconds))
+    if count > 1 and duration_seconds - (count - 1) * seconds < min_tail_seconds:
+        count -= 1
+    return [(i * seconds, (i + 1) * seconds if i + 1 < count else duration_seconds) for i in range(count)]
 
 
 def _thinned(times: list[float], max_frames: int | None) -> list[float]:

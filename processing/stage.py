@@ -18,13 +18,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from civid_loader.processing.weights import ModelNeed, Weights
-from civid_loader.sampling import All, Fps, Middle, Sampler, Thirds, Uniform, UniformEnds
+from civid_loader.sampling import All, Fps, Middle, Sampler, Thirds, Uniform, UniformEnds, UniformPieces
 from civid_loader.videos import ByteSource
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-Mode = Literal["fps", "uniform_mid", "uniform_ends", "thirds", "middle", "all"]
+Mode = Literal["fps", "uniform_mid", "uniform_ends", "uniform_pieces", "thirds", "middle", "all"]
 Resize = Literal["stretch", "short_side", "long_side", "long_side_at_most"]
 Interpolation = Literal["area_or_linear", "linear", "bicubic"]
 Kind = Literal["clip", "sequence", "corpus"]
@@ -39,7 +39,7 @@ class FrameRequest:
     mode: Mode
     """Which, see `civid_loader.sampling`: `fps` is Fps, `uniform_mid` Uniform, the others as they are called."""
     value: float = 0
-    """Frames per second, or how many."""
+    """Frames per second, or how many; of mode `uniform_pieces` how many of each piece."""
     size: tuple[int, int] | None = None
     """(height, width) in px; None: as stored."""
     resize: Resize = "stretch"
@@ -50,12 +50,26 @@ class FrameRequest:
     """Of more, as many are kept, evenly spread. Of modes `fps` and `all`."""
     include_last: bool = False
     """Look at the last frame too. Of mode `fps`."""
+    piece_seconds: float | None = None
+    """Length of a piece. Of mode `uniform_pieces`."""
+    min_tail_seconds: float | None = None
+    """A last piece shorter than this is a part of the one before. Of mode `uniform_pieces`."""
 
     def __post_init__(self) -> None:
         for value, options in ((self.mode, Mode), (self.resize, Resize), (self.interpolation, Interpolation)):
             if value not in get_args(options):
                 raise ValueError(f"FrameRequest: {value!r} must be one of {', '.join(get_args(options))}")
+        given = (self.piece_seconds is not None, self.min_tail_seconds is not None)
+        if not given[0] if self.mode == "uniform_pieces" else any(given):
+            raise ValueError(
+                "FrameRequest: mode 'uniform_pieces' needs piece_seconds; no other has it, nor min_tail_seconds"
+            )
         self.sampler()  # which checks `value`
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the frames, as plain JSON. What came later is left out where it is not used."""
+        later = ("piece_seconds", "min_tail_seconds")
+        return {name: value for name, value in asdict(self).items() if value is not None or name not in later}
 
     def sampler(self) -> Sampler:
         """The sampler that finds their times."""
@@ -63,6 +77,9 @@ class FrameRequest:
             "fps": lambda: Fps(self.value, max_frames=self.max_frames, include_last=self.include_last),
             "uniform_mid": lambda: Uniform(int(self.value)),
             "uniform_ends": lambda: UniformEnds(int(self.value)),
+            "uniform_pieces": lambda: UniformPieces(
+                int(self.value), self.piece_seconds or 0, min_tail_seconds=self.min_tail_seconds or 0
+            ),
             "thirds": lambda: Thirds(int(self.value or 3)),
             "middle": Middle,
             "all": lambda: All(max_frames=self.max_frames),
@@ -103,8 +120,8 @@ class ClipInput:
     span_seconds: tuple[float, float | None] = (0.0, None)
     """[start, end) of the clip in the file, from its first frame; end None: to the file's end."""
     row: Mapping[str, Any] = field(default_factory=dict)
-    """What the dataset says of the clip, see `schema.CLIP`, and of its sample: `sample_id`, `dataset`, `subset`; of
-    stages it needs, their columns."""
+    """What the dataset says of the clip, see `schema.CLIP`, and of its sample: `sample_id`, `dataset`, `subset`,
+    `movie_id` and, where there is a table of characters, `bank`, see `read_clips`; of stages before, their columns."""
     shared: dict[Any, Any] = field(default_factory=dict)
     """What stages of one run keep for each other: embeddings by model and request."""
 
@@ -122,8 +139,8 @@ class Stage(ABC, Generic[P]):
     Params: ClassVar[type[Any]]
     """The class of `params`; made without arguments it has the defaults."""
     columns: ClassVar[tuple[Column, ...]]
-    needs: ClassVar[tuple[str, ...]] = ()
-    """Stages whose columns it reads, found in `ClipInput.row`."""
+    needs: tuple[str, ...] = ()
+    """Stages whose columns it reads, found in `ClipInput.row`; of some stages only with certain parameters."""
     needs_video: ClassVar[bool] = False
     """It reads what the decoded frames do not have, from `ClipInput.video`."""
     cost: ClassVar[str]
@@ -167,7 +184,7 @@ class Stage(ABC, Generic[P]):
             "stage": self.name,
             "version": self.version,
             "params": asdict(self.params),
-            "requests": {name: asdict(one) for name, one in self.requests().items()},
+            "requests": {name: one.identity() for name, one in self.requests().items()},
             "models": {role: weights.identity for role, weights in sorted(self.weights.items())},
             **more,
         }

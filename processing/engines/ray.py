@@ -33,7 +33,7 @@ def run_ray(
     if is_own:
         ray.init(address=address, log_to_driver=False, include_dashboard=False, configure_logging=False)
     try:
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call] # Ray's own gap
         is_gpu = setup.device == "cuda"
         cpus = float(max(1, setup.decode_threads))
         count = num_actors or int(resources.get("GPU", 0) if is_gpu else resources.get("CPU", 1) // cpus) or 1

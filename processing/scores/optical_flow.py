@@ -3,6 +3,10 @@
 m_p is the length of the flow at a pixel p, in px of the analysed size per sampling interval. LVD-2M keeps clips with a
 mean of at least 20; its own clips have 47.8, WebVid's 12.1.
 
+Still clips can be passed over by the motion they are coded with, see stage codec_motion: with `min_codec_motion` they
+have no flow and say so. Their frames are decoded all the same, with those of all stages; what is spared is the model,
+which takes most of the time.
+
 Legend: T frames, H height, W width, C = 3 channels (RGB).
 """
 # ruff: noqa: N803, N806 - arrays carry their shape.
@@ -21,7 +25,7 @@ import torch
 from civid_loader.errors import ModelError
 from civid_loader.processing.raft import MIN_PX, MULTIPLE_PX, Precision, Raft, load_raft
 from civid_loader.processing.stage import ClipInput, Column, FrameRequest, Row, Stage
-from civid_loader.processing.weights import ModelNeed
+from civid_loader.processing.weights import ModelNeed, Weights
 
 Backend = Literal["raft_large", "raft_small", "dis"]
 _Clip: TypeAlias = npt.NDArray[np.uint8]
@@ -49,6 +53,9 @@ class OpticalFlowParams:
     """Clips higher than wide at (width, height) instead; LVD-2M stretches them too."""
     precision: Precision = "fp32"
     """Of RAFT's encoders and updates on a GPU; the CPU always computes in float32."""
+    min_codec_motion: float | None = None
+    """`codec_motion_mean`, a share of height + width, below which a clip is still and gets no flow; 0.00098 in NeMo
+    Curator. Clips without that value get theirs. None: all do, and stage codec_motion is not needed."""
 
     def __post_init__(self) -> None:
         for value, options in ((self.backend, Backend), (self.precision, Precision)):
@@ -61,6 +68,8 @@ class OpticalFlowParams:
                 f"optical_flow: size={self.size}: {self.backend} takes multiples of {MULTIPLE_PX} px of at least "
                 f"{MIN_PX}, as (520, 960); or choose backend dis"
             )
+        if self.min_codec_motion is not None and not self.min_codec_motion > 0:
+            raise ValueError(f"optical_flow: min_codec_motion={self.min_codec_motion}: above 0; None judges all clips")
 
 
 class OpticalFlow(Stage[OpticalFlowParams]):
@@ -95,6 +104,11 @@ class OpticalFlow(Stage[OpticalFlowParams]):
     )
 
     _flows: _Flows | None = None
+
+    def __init__(self, params: OpticalFlowParams, *, weights: Mapping[str, Weights] | None = None) -> None:
+        """See `Stage`."""
+        super().__init__(params, weights=weights)
+        self.needs = () if params.min_codec_motion is None else ("codec_motion",)
 
     def requests(self) -> Mapping[str, FrameRequest]:
         """See `Stage`."""
@@ -142,14 +156,23 @@ class OpticalFlow(Stage[OpticalFlowParams]):
     def run(self, batch: Sequence[ClipInput]) -> list[Row]:
         """See `Stage`."""
         assert self._flows is not None, "setup comes first"
-        clips = [self._frames(clip) for clip in batch]
+        spared = [self._spared(clip) for clip in batch]
+        clips = [self._frames(clip) for clip, row in zip(batch, spared, strict=True) if row is None]
         found: list[list[torch.Tensor]] = [[] for _ in clips]
         # RAFT takes pairs of several clips together, where they are of one size.
         for size in sorted({frames.shape[1:] for frames in clips}):
             alike = [number for number, frames in enumerate(clips) if frames.shape[1:] == size]
             for place, flow_2HW in self._flows([clips[number] for number in alike]):
                 found[alike[place]].append(_statistics(flow_2HW))
-        return [self._row(one) for one in found]
+        judged = iter(found)
+        return [self._row(next(judged)) if row is None else row for row in spared]
+
+    def _spared(self, clip: ClipInput) -> Row | None:
+        """The row of a clip too still to be looked at; None: it is not."""
+        least, motion = self.params.min_codec_motion, clip.row.get("codec_motion_mean")
+        if least is None or motion is None or motion >= least:
+            return None
+        return self._nothing(0, f"codec motion {motion:.3g} of height + width is below {least:g}")
 
     def _frames(self, clip: ClipInput) -> _Clip:
         if not self.params.auto_orient:

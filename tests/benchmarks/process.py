@@ -1,4 +1,5 @@
-"""Scores: five stages together against the five apart; two workers against one; what Ray costs per chunk.
+"""Scores: five stages together against the five apart; two workers against one; what Ray costs per chunk; and the share
+of the time in which a model computes.
 
     python tests/benchmarks/process.py [--quick] [--output results.json]
 
@@ -34,6 +35,8 @@ STAGES: Final[dict[str, dict[str, Any]]] = {
     "duplicates": {},
     "optical_flow": FLOW,
 }
+RAFT: Final = "RAFT-small"
+"""Random weights: they take as long as trained ones."""
 CLIP_SECONDS: Final = 10.0
 CHUNK_CLIPS: Final = 4
 
@@ -54,16 +57,28 @@ def one(
     from civid_loader.processing.work import StageSpec
 
     mock.patch.object(chunks, "CHUNK_CLIPS", CHUNK_CLIPS).start()
-    specs = [StageSpec(name=name, params=STAGES[name], weights={}) for name in stages]
+    if stages == [RAFT]:
+        import torch
+
+        from support.stages_motion import random_raft
+        from support.tiny_models import as_weights
+
+        torch.save(random_raft(large=False).state_dict(), root / "raft.pth")
+        params = {"backend": "raft_small", "fps": 2.0}
+        specs = [StageSpec(name="optical_flow", params=params, weights={"raft": as_weights(root / "raft.pth")})]
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    else:
+        specs, device = [StageSpec(name=name, params=STAGES[name], weights={}) for name in stages], "cpu"
     before, start = _cpu_seconds(), time.perf_counter()
     report = process(
         root,
         specs,
-        layer=f"scores-{'-'.join(stages).replace('_', '-')}-{engine}{num_proc}",
+        layer="scores-run",
+        device=device,
         videos=videos.parent,
         engine=engine,
         num_proc=num_proc,
-        decode_threads=0,
+        decode_threads=2 if stages == [RAFT] else 0,
         quiet=True,
     )
     return {
@@ -71,6 +86,7 @@ def one(
         "wall": time.perf_counter() - start,
         "decode": report.decode_seconds,
         "model": report.model_seconds,
+        "is_cuda": device == "cuda",
     }
 
 
@@ -102,6 +118,7 @@ def main(
     }
     contenders: dict[str, tuple[int, list[Any]]] = {
         **{name: (few, [[name], "local", 0]) for name in STAGES},
+        RAFT: (few // 2, [[RAFT], "local", 0]),
         "all five together": (few, [list(STAGES), "local", 0]),
         **{f"{name}, {n}": (n, [list(STAGES), *how]) for name, how in engines.items() for n in (few, many)},
     }
@@ -134,7 +151,20 @@ def main(
     for name in engines:
         ratio = per_chunk[name] / per_chunk["one worker"]
         running.add(name, f"{middle[f'{name}, {many}']['wall']:.1f}", f"{per_chunk[name]:.2f}", f"{ratio:.2f}")
-    save(output, [together, running], about)
+    raft = middle[RAFT]
+    busy = Table(
+        f"{RAFT}, 12 updates, 520 x 960 px at 2 fps, one process",
+        ["device", "decoding, s", "model, s", "wall, s", "model / wall"],
+    )
+    device = "CUDA" if raft["is_cuda"] else "CPU"
+    busy.add(
+        device,
+        f"{raft['decode']:.2f}",
+        f"{raft['model']:.2f}",
+        f"{raft['wall']:.2f}",
+        f"{raft['model'] / raft['wall']:.2f}",
+    )
+    save(output, [together, running, busy], about)
 
 
 if __name__ == "__main__":

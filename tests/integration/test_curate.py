@@ -16,7 +16,7 @@ import pytest
 from datasets import load_dataset
 
 from civid_loader.contact_sheets import SheetRow, contact_sheet
-from civid_loader.decoding import read_frames
+from civid_loader.decoding import Frames, read_frames
 from civid_loader.errors import AnnotationError, OutputError, StageError
 from civid_loader.processing.curate import CurateReport, curate
 from civid_loader.processing.recipe import Recipe, Step, load_recipe
@@ -156,6 +156,28 @@ def test_a_take_with_a_cut_in_it_is_none(films: Path, tmp_path: Path) -> None:
     assert kept.clip_seconds == pytest.approx(14.0)
     with pytest.raises(AnnotationError, match=r"no sample came of 4 films: 1 of them cannot be read"):
         curate(films, recipe=_with_keep(recipe, 26.0), output=tmp_path / "none", quiet=True)
+
+
+@pytest.mark.parametrize(("frames_at_once", "batches"), [(1, [1] * 7), (2, [2, 2, 2, 1]), (3, [3, 3, 1]), (7, [7])])
+def test_a_take_is_searched_a_few_frames_at_a_time(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frames_at_once: int, batches: list[int]
+) -> None:
+    """14 s at 0.5 per second are 7 frames; the cut is before the last, between two batches or within one."""
+    read: list[int] = []
+
+    def counted(*arguments: Any, **settings: Any) -> Frames:
+        frames = read_frames(*arguments, **settings)
+        read.append(len(frames.frames_TCHW))
+        return frames
+
+    monkeypatch.setattr("civid_loader.processing.curate_video.read_frames", counted)
+    monkeypatch.setattr("civid_loader.processing.curate_video._FRAMES_AT_ONCE", frames_at_once)
+    (tmp_path / "in").mkdir()
+    shutil.copy(films / "b" / "long.mp4", tmp_path / "in")
+    recipe = _with_keep(_changed("lvd2m", "split", threshold=200.0), 26.0)
+    with pytest.raises(AnnotationError, match="no sample came of 1 films"):
+        curate(tmp_path / "in", recipe=recipe, output=tmp_path / "out", quiet=True)
+    assert read == batches
 
 
 def _with_keep(recipe: Recipe, threshold: float | None) -> Recipe:

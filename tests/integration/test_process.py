@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -152,14 +153,21 @@ def test_a_finished_run_is_not_done_again_and_errors_are_on_demand(root: Path, v
     assert rows["c5"]["luma_mean"] is not None
 
 
-def test_a_clip_that_kills_its_worker_costs_one_row(root: Path, videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The decoder crashes at one clip, takes all memory at another, and never comes back from a third."""
-    monkeypatch.setenv("CIVID_TEST_CRASH", "4.mp4")
-    monkeypatch.setenv("CIVID_TEST_HANG", "6.mp4")
+@pytest.fixture
+def crashing(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """Workers with the decoder of `support.crashing`."""
     # The fork server starts with an import path of its own, and passes over what it does not find.
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     monkeypatch.setattr("civid_loader.processing.engines.local._PRELOAD", ["support.crashing"])
     stop_fork_server()  # one that runs already has loaded other modules
+    yield monkeypatch
+    stop_fork_server()
+
+
+def test_a_clip_that_kills_its_worker_costs_one_row(root: Path, videos: Path, crashing: pytest.MonkeyPatch) -> None:
+    """The decoder crashes at one clip, and never comes back from another."""
+    crashing.setenv("CIVID_TEST_CRASH", "4.mp4")
+    crashing.setenv("CIVID_TEST_HANG", "6.mp4")
     report = process(
         root, STAGES, layer="scores-x", videos=videos, num_proc=2, decode_threads=2, timeout_seconds=1.0, quiet=True
     )
@@ -168,7 +176,21 @@ def test_a_clip_that_kills_its_worker_costs_one_row(root: Path, videos: Path, mo
     assert rows["c6"]["reason"].startswith("StuckVideoError: stuck for more than 1 s")
     assert sum(row["luma_mean"] is not None for row in rows.values()) == NUM_GOOD + len(BAD) - 2
     assert report.num_clips == len(rows)
-    stop_fork_server()
+
+
+def test_a_clip_that_takes_too_much_memory_costs_one_row(
+    root: Path, videos: Path, crashing: pytest.MonkeyPatch
+) -> None:
+    limit_bytes = 3 << 29  # twice and more what a worker takes without
+    crashing.setenv("CIVID_TEST_GREEDY", "5.mp4")
+    crashing.setenv("CIVID_TEST_BYTES", str(limit_bytes))
+    arguments: dict[str, Any] = {"layer": "scores-x", "videos": videos, "num_proc": 1, "quiet": True}
+    report = process(root, STAGES, max_memory_bytes=limit_bytes, timeout_seconds=30.0, **arguments)
+    rows = {row["clip_id"]: row for row in rows_of(root).to_pylist()}
+    assert rows["c5"]["reason"] == "WorkerError: decoding it ended the worker process (SIGKILL)"
+    assert report.reasons["WorkerError"] == 1
+    assert sum(row["luma_mean"] is not None for row in rows.values()) == NUM_GOOD + len(BAD) - 1
+    assert report.num_clips == len(rows)
 
 
 def stop_fork_server() -> None:

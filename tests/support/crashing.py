@@ -1,7 +1,10 @@
-"""Imported into worker processes: a decoder that crashes at one file and never returns from another."""
+"""Imported into worker processes: a decoder that crashes at one file, never returns from another, and at a third takes
+ever so much memory. Which, the environment says.
+"""
 
 import ctypes
 import os
+import time
 from typing import Any
 from unittest import mock
 
@@ -10,11 +13,21 @@ from civid_loader.videos import ByteSource
 
 
 def _read(video: ByteSource, *arguments: Any, **settings: Any) -> Any:
-    if video.name.endswith(os.sep + os.environ["CIVID_TEST_CRASH"]):
+    if _is(video, "CIVID_TEST_CRASH"):
         ctypes.string_at(0)
-    if video.name.endswith(os.sep + os.environ["CIVID_TEST_HANG"]):
+    if _is(video, "CIVID_TEST_HANG"):
         ctypes.CDLL(None).sleep(3600)
+    if _is(video, "CIVID_TEST_GREEDY"):
+        taken = b"1" * int(os.environ["CIVID_TEST_BYTES"])
+        time.sleep(60)
+        raise AssertionError(f"{len(taken)} bytes were not too many")
     return read_frame_sets(video, *arguments, **settings)
+
+
+def _is(video: ByteSource, variable: str) -> bool:
+    """Whether it is the file that the variable names."""
+    name = os.environ.get(variable)
+    return name is not None and video.name.endswith(os.sep + name)
 
 
 mock.patch("civid_loader.processing.planner.read_frame_sets", _read).start()

@@ -6,6 +6,7 @@ import torch
 
 from civid_loader.processing.scores.aesthetic import Aesthetic, AestheticParams
 from civid_loader.processing.scores.clip_similarity import ClipSimilarity, ClipSimilarityParams
+from civid_loader.processing.scores.duplicates import Duplicates, DuplicatesParams
 from civid_loader.processing.scores.nsfw import Nsfw, NsfwParams
 from civid_loader.processing.scores.temporal_consistency import TemporalConsistency, TemporalConsistencyParams
 from civid_loader.processing.scores.text_area import TextArea, TextAreaParams
@@ -20,6 +21,12 @@ def make_aesthetic(folder: Path) -> Aesthetic:
     v2 = tiny_models.save_mlp_head(folder / "v2")
     weights = {"clip": as_weights(clip), "head_v1": as_weights(v1), "head_v2": as_weights(v2)}
     return Aesthetic(AestheticParams(heads=("v1", "v2")), weights=weights)
+
+
+def make_duplicates(folder: Path) -> Duplicates:
+    """By CLIP too."""
+    clip = tiny_models.save_clip(folder / "clip")
+    return Duplicates(DuplicatesParams(min_clip_cosine=0.9), weights={"clip": as_weights(clip)})
 
 
 def make_nsfw(folder: Path) -> Nsfw:

@@ -132,6 +132,7 @@ def test_flat_clips_have_no_hash_and_are_compared_exactly() -> None:
         "is_exact_duplicate": True,
         "phash": None,
         "phash_distance": None,
+        "clip_cosine": None,
     }
     assert rows["c"]["duplicate_of"] is None
 

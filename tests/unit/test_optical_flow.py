@@ -1,15 +1,18 @@
 """Motion that was put into clips is what the flow stage finds."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
-from civid_loader.errors import ModelError
+from civid_loader.errors import ModelError, StageError
+from civid_loader.processing.planner import DecodePlan
 from civid_loader.processing.scores import optical_flow
+from civid_loader.processing.scores.codec_motion import CodecMotion, CodecMotionParams
 from civid_loader.processing.scores.optical_flow import OpticalFlow, OpticalFlowParams
 from support.stages_motion import (
     clip_of,
@@ -114,6 +117,46 @@ def test_upright_clips_may_be_turned(tmp_path: Path) -> None:
     assert set(_dis(size=(128, 192)).requests()) == {"frames"}
 
 
+def test_still_clips_are_passed_over_by_their_codec_motion() -> None:
+    """A clip whose value is missing or large enough has the flow it has without the parameter."""
+    motions = [0.0009, 0.001, None, 0.5, 0.0]
+    clips = [
+        replace(
+            clip_of(shifted_THWC(pattern_HWC(128, 136, seed=i), [0, 3, 6]), id=str(i)), row={"codec_motion_mean": one}
+        )
+        for i, one in enumerate(motions)
+    ]
+    expected = _dis(size=(128, 136)).run(clips)
+    assert all("reason" not in row for row in expected)
+    stage = _dis(size=(128, 136), min_codec_motion=0.001)
+    asked: list[int] = []
+    flows = stage._flows
+    assert flows is not None
+
+    def counted(frames: Sequence[npt.NDArray[np.uint8]]) -> Iterator[tuple[int, torch.Tensor]]:
+        asked.append(len(frames))
+        return flows(frames)
+
+    stage._flows = counted
+    found = stage.run(clips)
+    assert found[1:4] == expected[1:4]
+    for i, reason in ((0, "codec motion 0.0009 of height + width is below 0.001"), (4, "codec motion 0 of height")):
+        assert found[i].pop("reason").startswith(reason)
+        assert found[i].pop("flow_pairs") == 0
+        assert set(found[i].values()) == {None}
+    assert asked == [3], "the others are spared"
+    assert [stage.run([clip])[0].get("flow_mean_px") for clip in clips] == [row["flow_mean_px"] for row in found]
+    assert stage.run([clips[4]])[0]["flow_mean_px"] is None
+
+
+def test_the_prefilter_needs_its_stage() -> None:
+    flow, motion = _dis(size=(128, 136), min_codec_motion=0.001), CodecMotion(CodecMotionParams())
+    with pytest.raises(StageError, match="stage optical_flow needs codec_motion: name it too"):
+        DecodePlan.of([flow])
+    assert [stage.name for stage in DecodePlan.of([flow, motion]).stages] == ["codec_motion", "optical_flow"]
+    assert DecodePlan.of([_dis()]).stages[0].name == "optical_flow"
+
+
 def test_infinite_flow_is_not_a_score(tmp_path: Path) -> None:
     stage = make_optical_flow(tmp_path)
     path = stage.weights["raft"].path
@@ -146,6 +189,7 @@ def test_weights_are_named_and_needed(tmp_path: Path) -> None:
         ({"size": (520, 964)}, r"size=\(520, 964\): raft_large takes multiples of 8 px of at least 128"),
         ({"size": (120, 960)}, "at least 128"),
         ({"num_flow_updates": 0}, "num_flow_updates=0: at least 1"),
+        ({"min_codec_motion": 0.0}, "min_codec_motion=0.0: above 0"),
     ],
 )
 def test_parameters_that_are_none(params: dict[str, object], message: str) -> None:

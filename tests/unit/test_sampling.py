@@ -21,13 +21,15 @@ from civid_loader.sampling import (
     Times,
     Uniform,
     UniformEnds,
+    UniformPieces,
     Window,
+    pieces,
 )
 
 EVERY: list[Sampler] = [
     Uniform(8), Uniform(1), UniformEnds(6), UniformEnds(1), Thirds(), Fps(2), Fps(0.5, include_last=True), Fps(50),
     Fps(30, max_frames=5), Window(16), Window(4, stride=3, start=0.0), Window(3, start=1.0), Middle(), All(),
-    All(max_frames=7), Times((0.0, 0.3)), Snapped(Uniform(8)),
+    All(max_frames=7), Times((0.0, 0.3)), Snapped(Uniform(8)), UniformPieces(6, 30.0), UniformPieces(2, 3.0, 1.0),
 ]  # fmt: skip
 
 
@@ -101,6 +103,30 @@ def test_too_few_frames_are_given_again() -> None:
     assert numbers(Thirds(3), clip(1)) == [0, 0, 0]
 
 
+@pytest.mark.parametrize(
+    ("duration_seconds", "shortest", "ends"),
+    [
+        (30.0, 0.0, [30.0]),
+        (30.000000000000004, 0.0, [30.000000000000004]),
+        (30.1, 0.0, [30.0, 30.1]),
+        (30.1, 2.0, [30.1]),
+        (31.99, 2.0, [31.99]),
+        (32.0, 2.0, [30.0, 32.0]),
+        (95.0, 0.0, [30.0, 60.0, 90.0, 95.0]),
+        (0.18, 2.0, [0.18]),
+    ],
+)
+def test_pieces_of_half_a_minute(duration_seconds: float, shortest: float, ends: list[float]) -> None:
+    found = pieces(duration_seconds, seconds=30.0, min_tail_seconds=shortest)
+    assert found == list(zip([0.0, *ends[:-1]], ends, strict=True))
+
+
+def test_frames_of_each_piece() -> None:
+    assert UniformPieces(6, 30.0).times_seconds(clip(1000))[:6] == [2.5, 7.5, 12.5, 17.5, 22.5, 27.5]
+    assert UniformPieces(2, 30.0).times_seconds(clip(1000))[2:] == [32.5, 37.5]
+    assert numbers(UniformPieces(8, 30.0), clip()) == numbers(Uniform(8), clip()), "a short clip is one piece"
+
+
 def test_a_clip_without_keyframes_is_not_snapped() -> None:
     of = ClipTimes(pts_seconds=np.arange(4) / 25, is_key=np.zeros(4, bool), duration_seconds=0.16)
     assert numbers(Snapped(Uniform(4)), of) == [0, 1, 2, 3]
@@ -147,6 +173,9 @@ def test_every_sampler_is_tested() -> None:
         (Fps, {"fps": float("nan")}, "above 0"),
         (Fps, {"fps": 1, "max_frames": 0}, r"Fps\(max_frames=0\)"),
         (All, {"max_frames": 0}, r"All\(max_frames=0\)"),
+        (UniformPieces, {"num_frames": 0, "seconds": 30.0}, "number of frames"),
+        (UniformPieces, {"num_frames": 1, "seconds": 0.0}, r"pieces of 0\.0 s"),
+        (UniformPieces, {"num_frames": 1, "seconds": 2.0, "min_tail_seconds": 3.0}, r"tails from 3\.0 s"),
         (Times, {"seconds": ()}, "at least one time"),
         (Times, {"seconds": (-1.0,)}, "at least 0"),
         (Times, {"seconds": (float("inf"),)}, "at least one time"),
