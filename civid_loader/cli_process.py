@@ -17,6 +17,7 @@ def process(
     recipe: options.RecipeName = None,
     stage: options.StageNames = None,
     videos: options.Videos = None,
+    pictures: options.Pictures = None,
     layer: Annotated[
         str | None, typer.Option(help="scores-NAME, or captions-NAME; by default named after the recipe or stages.")
     ] = None,
@@ -75,6 +76,7 @@ def process(
         as_json=as_json,
         videos=videos,
         captioner=captioner,
+        pictures=pictures,
         output=output,
         device=device,
         timeout_seconds=timeout_seconds,
@@ -97,6 +99,7 @@ def caption(
     recipe: options.RecipeName = None,
     stage: options.StageNames = None,
     videos: options.Videos = None,
+    pictures: options.Pictures = None,
     layer: Annotated[
         str | None, typer.Option(help="captions-NAME; by default named after the recipe or stages.")
     ] = None,
@@ -154,6 +157,7 @@ def caption(
         as_json=as_json,
         videos=videos,
         captioner=captioner,
+        pictures=pictures,
         output=output,
         device=device,
         timeout_seconds=timeout_seconds,

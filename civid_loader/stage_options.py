@@ -23,6 +23,7 @@ StageNames = Annotated[
 Videos = Annotated[
     str | None, typer.Option(help="Root of the video files: folder, URL, tar or zip; none where pointers need none.")
 ]
+Pictures = Annotated[str | None, typer.Option(help="Root of portraits: the folder of MovieBench's annotations.")]
 Output = Annotated[
     str | None, typer.Option(help="Folder or URL (s3://, hf:// ...) to which the finished layer is copied too.")
 ]

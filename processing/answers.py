@@ -46,6 +46,8 @@ class Answers:
     _known: dict[str, Response] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _num_server_errors: int = 0
+    _over: str | None = None
+    """Why the model cannot be asked any more."""
 
     def __post_init__(self) -> None:
         if self.folder is None:
@@ -69,6 +71,15 @@ class Answers:
             with self._lock:
                 self.usage.num_known += 1
             return known
+        if self._over is not None:
+            raise CaptionerError(self._over)
+        try:
+            return self._ask(request)
+        except CaptionerError as error:
+            self._over = self._over or str(error)
+            raise
+
+    def _ask(self, request: Request) -> Response:
         start = perf_counter()
         (response,) = self.captioner.generate([request])
         if response.id != request.id:

@@ -155,10 +155,10 @@ class AskingStage(Stage[P]):
             AnswerError: nothing is known of it.
         """
 
-    def connect(self, answers: Answers, *, videos: str | None) -> None:
-        """Whom to ask; `videos`: root of the video files, for pictures that lie there."""
+    def connect(self, answers: Answers, *, pictures: str | None) -> None:
+        """Whom to ask; `pictures`: root of the pictures that the dataset points to, such as portraits."""
         self.answers = answers
-        self.videos = videos
+        self.pictures = pictures
         asked = {"prompts": self._prompt_hashes, "captioner": dict(answers.captioner.identity)}
         self._annotator = f"civid_loader:{self.name}@{self.fingerprint_of(asked)}"
 

@@ -165,8 +165,9 @@ class CaptionerSpec:
         try:
             module = import_module(f"civid_loader.processing.backends.{self.backend}")
         except ImportError as error:
+            extra = "vllm" if self.backend == "vllm" else "process"
             raise MissingDependencyError(
-                f"backend {self.backend} needs {error.name}: pip install 'civid_loader[caption]'"
+                f"backend {self.backend} needs {error.name}: pip install 'civid_loader[{extra}]'"
             ) from error
         make: Callable[..., Captioner] = module.make
         try:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from civid_loader.processing.asking import Unit
-from civid_loader.storage import read_manifest, read_table, shards
+from civid_loader.storage import MANIFEST, read_manifest, read_table, shards
 
 CHUNK_CLIPS: Final = 256
 """About; a sample with more has its own chunk."""
@@ -38,7 +38,7 @@ class Chunks:
 
     listed: tuple[Chunk, ...]
     fingerprint: str
-    """Of clip ids, pointers and spans, in order: the same means the same clips."""
+    """Of clip ids, pointers and spans, in order, and captions where a model is asked: the same means the same clips."""
 
     @property
     def num_clips(self) -> int:
@@ -55,6 +55,11 @@ def plan_chunks(root: Path, *, limit: int | None = None, unit: Unit | None = Non
     """
     read_table(root, columns=["sample_id"])  # complete, and of this version of the schema
     hashed = xxhash.xxh3_128()
+    columns = [*_IDENTITY, "hierarchy.movie_id"]
+    hashed_fields = ["clip_id", "video", "trimmed", "source"]
+    if unit is not None:  # a model may be told what is written of a clip already
+        columns += [f"{_CLIP}.captions.list.element.{name}" for name in ("kind", "text")]
+        hashed_fields.append("captions")
     listed: list[Chunk] = []
     left = limit
     for split in _splits(root):
@@ -63,11 +68,11 @@ def plan_chunks(root: Path, *, limit: int | None = None, unit: Unit | None = Non
         for path in shards(root, split=split):
             with pq.ParquetFile(path) as file:
                 for i in range(file.num_row_groups):
-                    rows = file.read_row_group(i, columns=[*_IDENTITY, "hierarchy.movie_id"])
+                    rows = file.read_row_group(i, columns=columns)
                     movies += pc.struct_field(rows.column("hierarchy").combine_chunks(), "movie_id").to_pylist()
                     lists = rows.column("clips").combine_chunks()
                     counts += pc.list_value_length(lists).to_pylist()
-                    for name in ("clip_id", "video", "trimmed", "source"):
+                    for name in hashed_fields:
                         hashed.update(repr(pc.struct_field(lists.flatten(), name).to_pylist()).encode())
         for start, stop in _ranges(counts, movies if unit == "movie" else [None] * len(counts)):
             if left is not None and left <= 0:
@@ -111,13 +116,32 @@ def _ranges(counts: list[int], movies: list[str | None]) -> Iterator[tuple[int, 
 
 
 def read_clips(root: Path, chunk: Chunk) -> list[dict[str, Any]]:
-    """The clips of a chunk as stages get them: those of the schema, with what their sample says."""
+    """The clips of a chunk as stages get them: those of the schema, with what their sample says.
+
+    Where the dataset has characters, `bank` is those of the movie: `name`, `aliases` and `portraits` of each.
+    """
     clips = []
+    banks = _banks(root, (root / MANIFEST).stat().st_mtime_ns)
     for row in _rows(root, chunk):
         about = {name: row[name] for name in ("sample_id", "dataset", "subset")}
         about["movie_id"] = (row["hierarchy"] or {}).get("movie_id") or row["sample_id"]
+        if banks is not None:
+            about["bank"] = banks.get(about["movie_id"], [])
         clips += [{**clip, **about} for clip in row["clips"]]
     return clips
+
+
+@lru_cache(maxsize=2)
+def _banks(root: Path, changed_ns: int) -> dict[str, list[dict[str, Any]]] | None:
+    """Movie id -> its characters, each `name`, `aliases` and `portraits`; None: the dataset has no such table."""
+    if not read_manifest(root)["shards"].get("characters"):
+        return None
+    banks: dict[str, list[dict[str, Any]]] = {}
+    for one in read_table(root, "characters", columns=["movie_id", "name", "aliases", "portraits"]).to_pylist():
+        if one["name"] is not None:
+            known = {"name": one["name"], "aliases": one["aliases"] or [], "portraits": one["portraits"] or []}
+            banks.setdefault(one["movie_id"], []).append(known)
+    return banks
 
 
 def _rows(root: Path, chunk: Chunk) -> Iterator[dict[str, Any]]:

@@ -94,6 +94,8 @@ def decode_clip(
     row: Mapping[str, Any], plan: DecodePlan, *, videos: str | None, timeout_seconds: float | None
 ) -> DecodedClip:
     """Decode all that the stages of a plan want of a clip; what is wrong with its video is its reason."""
+    if not plan.requests and not any(stage.needs_video for stage in plan.stages):  # they read texts only
+        return DecodedClip(row=row, frames={}, fps=0.0, duration_seconds=0.0, video=None, reason=None)
     at = [_Noting(request.sampler()) for request in plan.requests]
     sets = [FrameSet(at=one, fit=ResizeTo.of(request)) for one, request in zip(at, plan.requests, strict=True)]
     if not sets:  # stages that look at packets only, and still want to know how long the clip is

@@ -46,6 +46,7 @@ def process(
     layer: str,
     videos: str | os.PathLike[str] | None,
     captioner: CaptionerSpec | None = None,
+    pictures: str | os.PathLike[str] | None = None,
     device: str = "cpu",
     engine: Engine = "local",
     num_proc: int | None = None,
@@ -69,6 +70,7 @@ def process(
             `scores-<name>` beside it; one that is there and was made otherwise is replaced.
         videos: root of its video files; None where its pointers need none.
         captioner: whom stages ask that ask a model.
+        pictures: root of the pictures that the dataset points to: portraits, in MovieBench's folder of annotations.
         device: cpu, or cuda.
         engine: local, or ray (an extra).
         num_proc: worker processes, or Ray actors; None: one per GPU, else one per two cores. 0: this process, which is
@@ -96,7 +98,7 @@ def process(
     layers, unit = layers_of(layer, plan.stages), unit_of(plan.stages)
     chunks = plan_chunks(root, limit=limit, unit=unit)
     asked, num_slots = _checked(captioner, plan.stages, device)
-    made_by = _made_by(plan.stages, chunks, videos, asked)
+    made_by = _made_by(plan.stages, chunks, videos, asked) | _hashed(pictures=pictures)
     finished = _finished(root, layer, made_by)
     if finished and not retry_errors:
         return _report(root, layers, output, fingerprint=made_by["fingerprint"], spent=spent)
@@ -109,6 +111,7 @@ def process(
     setup = Setup(
         stages=tuple(stages),
         videos=None if videos is None else _root_of(os.fspath(videos)),
+        pictures=None if pictures is None else _root_of(os.fspath(pictures)),
         device=device,
         decode_threads=decode_threads,
         timeout_seconds=timeout_seconds,
@@ -213,8 +216,15 @@ def _made_by(
         **asked,
         "clips": chunks.fingerprint,
         "num_clips": chunks.num_clips,
-        "videos": None if videos is None else xxhash.xxh3_64_hexdigest(os.fspath(videos).encode()),
+        **_hashed(videos=videos),
         "versions": {"civid_loader": civid_loader.__version__, "av": av.__version__, "torch": torch.__version__},
+    }
+
+
+def _hashed(**roots: str | os.PathLike[str] | None) -> dict[str, str]:
+    """Where files lie, without saying so in public."""
+    return {
+        name: xxhash.xxh3_64_hexdigest(os.fspath(root).encode()) for name, root in roots.items() if root is not None
     }
 
 

@@ -68,7 +68,7 @@ def _take(stage: Stage[Any], found: Row, row: Row, known: Row) -> None:
     for name in CAPTIONS:
         if texts := found.get(name):
             row[name] = [*row[name], *texts]
-            known[name] = [*row[name], *(known.get(name) or ())]
+            known[name] = [*texts, *(known.get(name) or ())]
     if reason := found.get("reason"):
         row["reason"] = "; ".join(filter(None, (row["reason"], f"{stage.name}: {reason}")))
 

@@ -56,6 +56,8 @@ class Setup:
     stages: tuple[StageSpec, ...]
     videos: str | None
     """Video root."""
+    pictures: str | None = None
+    """Root of the pictures that the dataset points to."""
     device: str
     decode_threads: int
     timeout_seconds: float | None
@@ -131,7 +133,7 @@ class Worker:
         self._answers = Answers(captioner=captioner, folder=setup.answers)
         for stage in self._plan.stages:
             if isinstance(stage, AskingStage):
-                stage.connect(self._answers, videos=setup.videos)
+                stage.connect(self._answers, pictures=setup.pictures)
         num_asking = captioner.max_in_flight
         self._decode_slots = threading.Semaphore(max(1, setup.decode_threads))
         self._model_lock = threading.Lock()
@@ -143,7 +145,11 @@ class Worker:
             yield from map(self.run, jobs)
             return
         with ThreadPoolExecutor(2, "civid-chunks") as pool:
-            yield from _ahead(pool, self.run, jobs, num_ahead=2)
+            try:
+                yield from _ahead(pool, self.run, jobs, num_ahead=2)
+            except BaseException:
+                self.close()  # else the other chunk is waited for, and a server that is gone keeps it long
+                raise
 
     def run(self, job: Job, note: Callable[[str, str], None] = lambda event, clip_id: None) -> Result:
         """Go through a chunk; `note` is told ("begin" | "end", clip id) around the decoding of each clip."""
@@ -172,12 +178,13 @@ class Worker:
         )
 
     def close(self) -> None:
-        """Let go of the models."""
-        for stage in self._plan.stages:
-            stage.teardown()
+        """Let go of the models; what is still asked is given up."""
         if self._unit is not None:
+            self._answers.captioner.close()  # first: threads wait for its answers, and keep those that came
             self._pool.shutdown(cancel_futures=True)
             self._answers.close()
+        for stage in self._plan.stages:
+            stage.teardown()
 
     def _in_batches(self, job: Job, decode: Decode, spent: _Spent) -> list[Row]:
         rows: list[Row] = []

@@ -52,16 +52,14 @@ class ImageGrid:
         return {**sample, "grids_NCHW": torch.stack([self._tile(frames[mask_T]) for frames, mask_T in clips])}
 
     def _tile(self, frames_TCHW: torch.Tensor) -> torch.Tensor:
-        height, width = frames_TCHW.shape[2:]
-        edge = self.border_px if self.has_outer_border else 0
-        step_y, step_x = height + self.border_px, width + self.border_px
-        size = (self.rows * step_y - self.border_px + 2 * edge, self.columns * step_x - self.border_px + 2 * edge)
-        grid_CHW = torch.tensor(self.color, dtype=torch.uint8)[:, None, None].repeat(1, *size)
-        for cell, t in enumerate(self._chosen(len(frames_TCHW))):
-            row, column = divmod(cell, self.columns)
-            top, left = edge + row * step_y, edge + column * step_x
-            grid_CHW[:, top : top + height, left : left + width] = frames_TCHW[t]
-        return grid_CHW
+        return tile(
+            frames_TCHW[self._chosen(len(frames_TCHW))],
+            rows=self.rows,
+            columns=self.columns,
+            border_px=self.border_px,
+            has_outer_border=self.has_outer_border,
+            color=self.color,
+        )
 
     def _chosen(self, num_frames: int) -> list[int]:
         cells = self.rows * self.columns
@@ -69,3 +67,25 @@ class ImageGrid:
             return list(range(num_frames))
         # (i + 1/2) * T / cells, in whole numbers: floats would show another frame now and then.
         return [(2 * i + 1) * num_frames // (2 * cells) for i in range(cells)]
+
+
+def tile(
+    frames_TCHW: torch.Tensor,
+    *,
+    rows: int,
+    columns: int,
+    border_px: int = 10,
+    has_outer_border: bool = True,
+    color: tuple[int, int, int] = (255, 255, 255),
+) -> torch.Tensor:
+    """Up to rows * columns frames, uint8, as one picture [C, H, W]; see `ImageGrid`."""
+    height, width = frames_TCHW.shape[2:]
+    edge = border_px if has_outer_border else 0
+    step_y, step_x = height + border_px, width + border_px
+    size = (rows * step_y - border_px + 2 * edge, columns * step_x - border_px + 2 * edge)
+    grid_CHW = torch.tensor(color, dtype=torch.uint8)[:, None, None].repeat(1, *size)
+    for cell, frame_CHW in enumerate(frames_TCHW):
+        row, column = divmod(cell, columns)
+        top, left = edge + row * step_y, edge + column * step_x
+        grid_CHW[:, top : top + height, left : left + width] = frame_CHW
+    return grid_CHW

@@ -1,4 +1,4 @@
-"""What holds for every stage of a single clip: all of `scores`, and those of `segments` and `captions` of that kind."""
+"""What holds for every stage of a single clip that asks no model: all of `scores`, and those of `segments`."""
 
 import ast
 import dataclasses
@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from civid_loader.processing import registry
+from civid_loader.processing.asking import AskingStage
 from civid_loader.processing.stage import ClipInput, Column, CorpusStage, FrameRequest, Row, Stage
 from support.media import colourful_image, write_video
 from support.rows import captions
@@ -24,23 +25,32 @@ from support.stages import clip_of, makers
 
 FPS: Final = 8
 SIZE: Final = (64, 96)
-NAMES: Final = [name for name in registry.names() if registry.find(name).kind in ("clip", "corpus")]
+KINDS: Final = {name: registry.find(name) for name in registry.names()}
+NAMES: Final = [
+    name for name, kind in KINDS.items() if kind.kind in ("clip", "corpus") and not issubclass(kind, AskingStage)
+]
 DTYPES: Final = {"float32": float, "int32": int, "bool": bool, "string": str}
 
+TEXT_ONLY: Final = ("caption_check",)
+"""Stages that look at no frames."""
+
 SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "caption_check": {"kinds": ("dense",), "phrases": ("a dog",)},
     "clip_similarity": {"caption_kind": "dense"},
+    "duplicates": {"min_clip_cosine": 0.9},
     "optical_flow": {"size": (128, 128)},
 }
 """Other values of parameters that cannot take just any; see `other_value`."""
 
 GOLDEN: Final[Mapping[str, tuple[str, str, Any]]] = {
     "aesthetic": ("e5dddba1468a89b8", "aesthetic_v1", 4.58662),
+    "caption_check": ("9318e54c4bf9f017", "caption_words", [3, 2]),
     "clip_similarity": ("6f142c1350ddacb2", "clip_similarity", -0.0948137),
     "codec_motion": ("c93ace094d8e0215", "codec_motion_mean", 0.0245956),
     "colour": ("46620f6c4a400d65", "luma_bright80", 121.692367),
-    "duplicates": ("535ad190b90f9a14", "phash", "d267676767449898e86a95ea146beb14e86a95ea146beb14"),
+    "duplicates": ("fac8250ec05f7c50", "phash", "d267676767449898e86a95ea146beb14e86a95ea146beb14"),
     "nsfw": ("49a4bb30aed999a8", "nsfw_score", 0.437),
-    "optical_flow": ("12b784c7202a222f", "flow_mean_px", 1.43153),
+    "optical_flow": ("79dc235b9790f5a0", "flow_mean_px", 1.43153),
     "scene_cuts": ("230b1a80fd2bfb64", "cut_max", 92.52653),
     "split": ("5f36e5dbdc554bdb", "scene_starts", [0.0]),
     "technical_quality": ("e3ae6b628e087a84", "blockiness", 0.8916513),
@@ -265,7 +275,7 @@ def test_its_requests_are_values(name: str, stage: Stage[Any]) -> None:
     assert requests == stage.requests()
     assert all(isinstance(one, FrameRequest) for one in requests.values())
     assert len({hash(one) for one in requests.values()}) == len(set(requests.values()))
-    assert requests or stage.needs_video
+    assert requests or stage.needs_video or name in TEXT_ONLY
 
 
 @pytest.mark.parametrize("name", NAMES)
