@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from civid_loader import stage_options as options
+
 if TYPE_CHECKING:
     from civid_loader.processing.curate import CurateReport
 
@@ -23,6 +25,14 @@ def curate(
             show_default=False,
         ),
     ] = None,
+    backend: options.BackendName = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Whom to ask what sequences are about (civid), as the server or the Hub calls it."),
+    ] = None,
+    base_url: options.BaseUrl = None,
+    backend_option: options.BackendOptions = None,
+    device: options.Device = "cpu",
     num_proc: Annotated[
         int, typer.Option(min=1, help="Worker processes, one film each; the result does not depend on it.")
     ] = 1,
@@ -39,14 +49,32 @@ def curate(
     Without `--embedding-model` frames are compared by their colours and edges, which are no match for the papers'
     networks: samples are flagged. The thresholds of recipe civid are those of ImageBind; other embeddings need others.
 
+    With `--backend` a model that sees is asked what each sequence of civid is about, and clips that do not show it are
+    dropped, as the paper does: `--backend openai --base-url http://127.0.0.1:8000/v1 --model NAME`.
+
     A run that was cut off continues when the same command is run again. Films that cannot be read are listed in
     `rejected/videos.jsonl`.
     """
     from civid_loader.processing.curate import curate as run
     from civid_loader.processing.frame_descriptors import ModelEmbedder
+    from civid_loader.processing.recipe import load_recipe
 
     embedder = None if embedding_model is None else ModelEmbedder.of(embedding_model)
-    report = run(videos, recipe=recipe, output=output, embedder=embedder, num_proc=num_proc, overwrite=overwrite)
+    captioner = options.captioner_of(backend, model, base_url=base_url, options=backend_option)
+    step = load_recipe(recipe).step("entity_segment")
+    if step is not None and captioner is None:
+        why = "it asks a model, and no --backend is named"
+        typer.secho(f"left out: {step.stage}: {why} ({step.source})", fg="yellow", err=True)
+    report = run(
+        videos,
+        recipe=recipe,
+        output=output,
+        embedder=embedder,
+        captioner=captioner,
+        device=device,
+        num_proc=num_proc,
+        overwrite=overwrite,
+    )
     _print(report)
 
 

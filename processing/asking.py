@@ -195,7 +195,7 @@ class AskingStage(Stage[P]):
         try:
             row = self.about(clip, previous, talk)
         except AnswerError as error:
-            row, raw_text = {"reason": str(error)}, error.raw_text
+            row, raw_text = {"reason": str(error)}, error.raw_text or None
         told = {
             "num_requests": talk.num_requests,
             "prompt_tokens": talk.prompt_tokens,

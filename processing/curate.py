@@ -29,6 +29,7 @@ from civid_loader.errors import (
 )
 from civid_loader.output import WORK, check_output, finished_manifest, only_builder, open_work
 from civid_loader.pool import map_jobs
+from civid_loader.processing.captioner import CaptionerSpec
 from civid_loader.processing.curate_seal import REJECTED, seal
 from civid_loader.processing.curate_video import (
     Embedders,
@@ -36,8 +37,10 @@ from civid_loader.processing.curate_video import (
     curate_video,
     params_of,
 )
+from civid_loader.processing.entity_asker import CaptionerAsker
 from civid_loader.processing.frame_descriptors import ColourGradient, ColourHistogram, Embedder, GradientHistogram
 from civid_loader.processing.recipe import Recipe, load_recipe
+from civid_loader.processing.segments.entity_segment import EntitySegmentParams
 from civid_loader.processing.segments.similarity_segment import SimilaritySegmentParams
 from civid_loader.processing.segments.split import SplitParams
 from civid_loader.processing.segments.split_stitch import SplitStitchParams
@@ -48,6 +51,8 @@ from civid_loader.upstream.video_index import VideoIndex
 
 MAX_EXAMPLES: Final = 10
 _STEPS: Final = {"civid": "similarity_segment", "lvd2m": "keep", "miradata": "split_stitch"}
+_ASKERS: Final[dict[str, CaptionerAsker]] = {}
+"""Of this process, loaded for its first film."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +92,8 @@ class _Job:
     work: str
     recipe: Recipe
     embedders: Embedders
+    captioner: CaptionerSpec | None
+    device: str
     timeout_seconds: float | None
 
 
@@ -96,6 +103,8 @@ def curate(
     recipe: str | os.PathLike[str] | Recipe,
     output: str | os.PathLike[str],
     embedder: Embedder | None = None,
+    captioner: CaptionerSpec | None = None,
+    device: str = "cpu",
     num_proc: int = 1,
     timeout_seconds: float | None = None,
     overwrite: bool = False,
@@ -109,13 +118,17 @@ def curate(
         output: the dataset folder to make; one that was cut off there is continued.
         embedder: what frames are compared by; None: a weight-free one, which is not the paper's. In miradata it votes
             in the place of ImageBind; a weight-free one always in that of DINOv2.
+        captioner: whom to ask what sequences are about (step `entity_segment` of civid); None: nobody, so every one is
+            kept. Several workers share a server's `max_in_flight`, and load any other model each.
+        device: cpu or cuda, where it runs.
         num_proc: worker processes, a film each. The result does not depend on it.
         timeout_seconds: for reading a film; None: without.
         overwrite: replace what `output` holds.
         quiet: no progress bar.
 
     Raises:
-        StageError: no such recipe, or one that does not say how films are cut.
+        StageError: no such recipe, or one that does not say how films are cut, or that has nothing to ask.
+        CaptionerError: the model cannot be asked.
         AnnotationError: no films in `videos`, or no sample came of them.
         OutputError: `output` holds something else, or another process works there.
     """
@@ -124,6 +137,7 @@ def curate(
     plan = recipe if isinstance(recipe, Recipe) else load_recipe(os.fspath(recipe))
     embedders = _embedders(plan, embedder)
     _check_recipe(plan, embedders)
+    asked = _checked(plan, captioner, device)
     root, folder = Path(output), os.path.abspath(videos)
     check_output(root, Source(annotations=(), videos=folder))
     scanned = VideoIndex.scan(folder)
@@ -131,7 +145,7 @@ def curate(
     pointers = sorted(name for name in pointers if not Path(folder, name).resolve().is_relative_to(root.resolve()))
     if not pointers:
         raise AnnotationError(f"{folder}: no video files in it, nor in its folders")
-    fingerprint = _fingerprint(plan, folder, pointers, embedders)
+    fingerprint = _fingerprint(plan, folder, pointers, embedders) | {"asker": asked}
     if not overwrite and (finished := finished_manifest(root, fingerprint)):
         return _report(root, finished)
     work = root / WORK
@@ -141,13 +155,17 @@ def curate(
         jobs = [
             _Job(
                 index=i, pointer=pointer, videos=folder, work=str(work), recipe=plan, embedders=embedders,
-                timeout_seconds=timeout_seconds,
+                captioner=captioner and captioner.shared_by(num_proc), device=device, timeout_seconds=timeout_seconds,
             )
             for i, pointer in enumerate(pointers)
         ]  # fmt: skip
         pending = [job for job in jobs if job.index not in journal.entries]
-        for number, entry in map_jobs(_run, pending, num_proc=num_proc, label="curating", quiet=quiet):
-            journal.add(number, entry)
+        try:
+            for number, entry in map_jobs(_run, pending, num_proc=num_proc, label="curating", quiet=quiet):
+                journal.add(number, entry)
+        finally:
+            while _ASKERS:
+                _ASKERS.popitem()[1].captioner.close()
         sealed = seal(root, work, plan, [journal.entries[job.index] for job in jobs])
         manifest = fingerprint | sealed | {"skipped_videos": scanned.skipped}
         write_json(root / MANIFEST, manifest)
@@ -170,6 +188,7 @@ def _check_recipe(recipe: Recipe, embedders: Embedders) -> None:
             f"{_STEPS[recipe.dataset]}"
         )
     params_of(recipe, "similarity_segment", SimilaritySegmentParams)
+    params_of(recipe, "entity_segment", EntitySegmentParams)
     params_of(recipe, "keep", KeepParams)
     stitching = params_of(recipe, "split_stitch", SplitStitchParams)
     if stitching and stitching.imagebind_at_least is None and embedders.first.same_scene_at_least is None:
@@ -177,6 +196,28 @@ def _check_recipe(recipe: Recipe, embedders: Embedders) -> None:
             f"recipe {recipe.name}: from which cosine on scenes are joined is not published, and not known of this "
             "embedding; copy the recipe and say it: split_stitch, params, imagebind_at_least"
         )
+
+
+def _checked(recipe: Recipe, captioner: CaptionerSpec | None, device: str) -> dict[str, Any] | None:
+    """What decides the answers of the model that is asked; None: none is."""
+    if captioner is None:
+        return None
+    if recipe.dataset != "civid" or recipe.step("entity_segment") is None:
+        raise StageError(f"recipe {recipe.name} asks no model when it cuts films: leave out the backend and its model")
+    made = captioner.make(device=device)
+    made.check()
+    identity = CaptionerAsker(captioner=made).identity
+    made.close()
+    return identity
+
+
+def _asker_of(captioner: CaptionerSpec, device: str) -> CaptionerAsker:
+    key = repr((captioner, device))
+    if key not in _ASKERS:
+        made = captioner.make(device=device)
+        made.load()
+        _ASKERS[key] = CaptionerAsker(captioner=made)
+    return _ASKERS[key]
 
 
 def _fingerprint(recipe: Recipe, folder: str, pointers: Sequence[str], embedders: Embedders) -> dict[str, Any]:
@@ -205,6 +246,7 @@ def _run(job: _Job) -> dict[str, Any]:
             root=job.videos,
             recipe=job.recipe,
             embedders=job.embedders,
+            asker=None if job.captioner is None else _asker_of(job.captioner, job.device),
             timeout_seconds=job.timeout_seconds,
         )
     except VideoError as error:

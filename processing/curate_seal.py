@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from civid_loader.card import add_table
 from civid_loader.errors import AnnotationError
-from civid_loader.processing.curate_video import SUBSET
+from civid_loader.processing.curate_rows import SUBSET
 from civid_loader.processing.recipe import Recipe
 from civid_loader.schema import arrow_schema
 from civid_loader.storage import atomic_file, shard_name, write_shard

@@ -5,19 +5,21 @@ Legend: T frames, H height, W width, C = 3 channels (RGB), N scenes, D dimension
 # ruff: noqa: N806 - arrays carry their shape.
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import cached_property
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
-import civid_loader
 from civid_loader.decoding import read_frames
 from civid_loader.errors import StageError
 from civid_loader.media import VideoFacts, probe
+from civid_loader.processing.curate_rows import FilmRows
 from civid_loader.processing.frame_descriptors import Embedder, Frames, Vectors
 from civid_loader.processing.recipe import Recipe
+from civid_loader.processing.segments import entity_segment
+from civid_loader.processing.segments.entity_segment import Asker, EntitySegmentParams, Kept
 from civid_loader.processing.segments.similarity_segment import (
     SimilaritySegmentParams,
     pooled,
@@ -33,20 +35,21 @@ from civid_loader.processing.segments.split_stitch import (
     stitch,
 )
 from civid_loader.sampling import ClipTimes, Fps, Sampler, Thirds, UniformEnds
-from civid_loader.schema import empty_sample
 from civid_loader.videos import ByteSource, open_video
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-SUBSET: Final = "curated"
 NO_LANGUAGE_MODEL: Final = "stitched_by_features_only"
 """Flag of samples for which the recipe's language models were not asked."""
 STAND_IN: Final = "stand_in_embedding"
 """Flag of samples made with another embedding than the paper's."""
-TRUNCATED: Final = "video_truncated"
 _FRAMES_AT_ONCE: Final = 32
 """Of a scene that is searched for cuts, in memory: 57 MB at 576x1024 px."""
+_ASKED_PX: Final = 1024
+"""Long side of the frames that a model is asked about."""
+_SEQUENCES_AT_ONCE: Final = 4
+"""That it is asked about: of one, most questions wait for the answer to the one before."""
 P = TypeVar("P", bound="DataclassInstance")
 
 
@@ -101,7 +104,13 @@ def params_of(recipe: Recipe, stage: str, kind: type[P]) -> P | None:
 
 
 def curate_video(
-    pointer: str, *, root: str, recipe: Recipe, embedders: Embedders, timeout_seconds: float | None
+    pointer: str,
+    *,
+    root: str,
+    recipe: Recipe,
+    embedders: Embedders,
+    asker: Asker | None = None,
+    timeout_seconds: float | None,
 ) -> Found:
     """The samples of one film.
 
@@ -110,6 +119,7 @@ def curate_video(
         root: of the films.
         recipe: of dataset civid, lvd2m or miradata.
         embedders: see there.
+        asker: says what sequences are about (civid, step `entity_segment`); None: they are kept as they are.
         timeout_seconds: for every reading of the film; None: without.
 
     Raises:
@@ -122,7 +132,9 @@ def curate_video(
     source = open_video(pointer, root=root)
     facts = probe(source, timeout_seconds=timeout_seconds)
     spans = split_video(source, split, index=facts.index, timeout_seconds=timeout_seconds)
-    film = _Film(pointer=pointer, source=source, facts=facts, spans=spans, recipe=recipe, embedders=embedders)
+    film = _Film(
+        pointer=pointer, source=source, facts=facts, spans=spans, recipe=recipe, embedders=embedders, asker=asker
+    )
     find = {"civid": film.sequences, "lvd2m": film.takes, "miradata": film.stitched}[recipe.dataset]
     return Found(rows=find(), num_scenes=len(spans), duration_seconds=facts.duration_seconds)
 
@@ -151,6 +163,13 @@ class _Film:
     spans: list[Span]
     recipe: Recipe
     embedders: Embedders
+    asker: Asker | None
+
+    @cached_property
+    def _rows(self) -> FilmRows:
+        identity: Mapping[str, Any] = self.embedders.first.identity
+        annotator = f"civid_loader:{identity.get('descriptor') or identity.get('model') or 'embedding'}"
+        return FilmRows(pointer=self.pointer, facts=self.facts, recipe=self.recipe, annotator=annotator)
 
     def sequences(self) -> list[dict[str, Any]]:
         """CI-VID: scenes that are alike, but not too much, in sequences."""
@@ -159,17 +178,36 @@ class _Film:
         alike = similarities(np.stack([pooled(vectors_TD, params.pooling) for vectors_TD in each]))
         runs = segment(alike, range(len(self.spans)), params)
         return [
-            self._sample(
-                number, [self.spans[i] for i in run], flags=[STAND_IN], alike=[alike[i] if i else None for i in run]
+            self._rows.sample(
+                number,
+                [self.spans[i] for i in run],
+                flags=[STAND_IN],
+                alike=[alike[i] if i else None for i in run],
+                entity=entity,
             )
-            for number, run in enumerate(runs)
+            for number, (run, entity) in enumerate(self._about(runs))
         ]
+
+    def _about(self, runs: Sequence[Sequence[int]]) -> list[tuple[Sequence[int], str | None]]:
+        """Sequences that are about something, of each the scenes that show it, and what it is called."""
+        params = params_of(self.recipe, "entity_segment", EntitySegmentParams)
+        asker = self.asker
+        if asker is None or params is None:
+            return [(run, None) for run in runs]
+
+        def kept(run: Sequence[int]) -> Kept | None:
+            frames = [self._frames(self.spans[i], Thirds(3), long_side_px=_ASKED_PX) for i in run]
+            return entity_segment.segment(frames, asker, min_clips=params.min_clips)
+
+        with ThreadPoolExecutor(_SEQUENCES_AT_ONCE, "civid-entities") as pool:
+            found = zip(runs, pool.map(kept, runs), strict=True)
+            return [([run[k] for k in one.clips], one.entity.name) for run, one in found if one is not None]
 
     def takes(self) -> list[dict[str, Any]]:
         """LVD-2M: long scenes without a cut."""
         keep = params_of(self.recipe, "keep", KeepParams) or KeepParams()
         kept = [span for span in self.spans if span.duration_seconds >= keep.min_seconds and not self._cuts(span, keep)]
-        return [self._sample(number, [span], flags=[]) for number, span in enumerate(kept)]
+        return [self._rows.sample(number, [span], flags=[]) for number, span in enumerate(kept)]
 
     def stitched(self) -> list[dict[str, Any]]:
         """MiraData: scenes joined where both embeddings say they go on, and long enough then."""
@@ -180,7 +218,7 @@ class _Film:
         joined = stitch(self.spans, lambda scene: self._votes(scene, taus))
         kept = [span for span in joined if span.duration_seconds >= params.min_seconds]
         flags = [NO_LANGUAGE_MODEL, STAND_IN]
-        return [self._sample(number, [span], flags=flags) for number, span in enumerate(kept)]
+        return [self._rows.sample(number, [span], flags=flags) for number, span in enumerate(kept)]
 
     def _votes(self, scene: int, taus: tuple[float | None, float | None]) -> Votes:
         (first_A, second_A), (first_B, second_B) = self._ends[scene], self._ends[scene + 1]
@@ -222,59 +260,3 @@ class _Film:
         )
         frames_THWC: Frames = found.frames_TCHW.permute(0, 2, 3, 1).numpy()
         return frames_THWC
-
-    def _sample(
-        self, number: int, spans: Sequence[Span], *, flags: Sequence[str], alike: Sequence[float | None] = ()
-    ) -> dict[str, Any]:
-        truncated = [TRUNCATED] if self.facts.is_truncated else []
-        values = [*alike, *[None] * (len(spans) - len(alike))]
-        return empty_sample() | {
-            "sample_id": f"{self.pointer}#{number}",
-            "dataset": self.recipe.dataset,
-            "subset": SUBSET,
-            "level": "sequence" if self.recipe.dataset == "civid" else "clip",
-            "clips": [self._clip(i, span, values[i]) for i, span in enumerate(spans)],
-            "flags": [*flags, *truncated],
-            "provenance": {
-                "annotation_file": self.pointer,
-                "row_index": number,
-                "upstream_version": f"civid_loader {civid_loader.__version__}, recipe {self.recipe.name}",
-                "license": None,
-            },
-        }
-
-    def _clip(self, index: int, span: Span, alike: float | None) -> dict[str, Any]:
-        source = {
-            "platform": None,
-            "category": None,
-            "video_id": PurePosixPath(self.pointer).stem,
-            "url": None,
-            "start_seconds": span.start_seconds,
-            "end_seconds": span.end_seconds,
-            "start_frame": span.start_frame,
-            "end_frame": span.end_frame,
-        }
-        media = {
-            "width": self.facts.width,
-            "height": self.facts.height,
-            "fps": self.facts.fps,
-            "duration_seconds": span.duration_seconds,
-            "num_frames": span.end_frame - span.start_frame,
-        }
-        score = {"name": "similarity_to_scene_before", "unit": "cosine", "annotator": self._annotator, "value": alike}
-        return {
-            "clip_id": f"{self.pointer}:{span.start_frame}-{span.end_frame}",
-            "index": index,
-            "video": self.pointer,
-            "trimmed": False,
-            "source": source,
-            "media": media,
-            "captions": [],
-            "characters": [],
-            "scores": [] if alike is None else [score],
-        }
-
-    @property
-    def _annotator(self) -> str:
-        identity: Mapping[str, Any] = self.embedders.first.identity
-        return f"civid_loader:{identity.get('descriptor') or identity.get('model') or 'embedding'}"

@@ -35,7 +35,7 @@ def read_config(weights: Weights, *, role: str) -> Any:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without the progress bar, and the table of the weights of the other half of a CLIP."""
     before, had_bar = _logging.get_verbosity(), _logging.is_progress_bar_enabled()
     _logging.set_verbosity_error()
@@ -55,7 +55,7 @@ def load_pretrained(kind: Any, weights: Weights, *, role: str, **options: Any) -
         ModelError: weights are missing, or of other shapes.
     """
     try:
-        with _quietly():
+        with quietly():
             model, told = kind.from_pretrained(
                 weights.path, local_files_only=True, dtype=torch.float32, output_loading_info=True, **options
             )

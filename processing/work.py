@@ -17,6 +17,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Final, TypeAlias, TypeVar
 
+import torch
+
 from civid_loader.errors import StageError
 from civid_loader.processing import registry
 from civid_loader.processing.answers import Answers, Usage
@@ -121,6 +123,7 @@ class Worker:
         for stage in self._plan.stages:
             stage.setup(device=setup.device)
         self._unit = unit_of(self._plan.stages)
+        self._num_torch_threads = torch.get_num_threads()
         if self._unit is not None:
             self._connect()
 
@@ -134,6 +137,10 @@ class Worker:
         for stage in self._plan.stages:
             if isinstance(stage, AskingStage):
                 stage.connect(self._answers, pictures=setup.pictures)
+        if setup.captioner.is_server and all(isinstance(stage, AskingStage) for stage in self._plan.stages):
+            # Torch only copies frames here; helpers of its own for each thread that decodes take 19 ms of CPU per small
+            # clip in place of 14.
+            torch.set_num_threads(1)
         num_asking = captioner.max_in_flight
         self._decode_slots = threading.Semaphore(max(1, setup.decode_threads))
         self._model_lock = threading.Lock()
@@ -183,6 +190,7 @@ class Worker:
             self._answers.captioner.close()  # first: threads wait for its answers, and keep those that came
             self._pool.shutdown(cancel_futures=True)
             self._answers.close()
+            torch.set_num_threads(self._num_torch_threads)
         for stage in self._plan.stages:
             stage.teardown()
 

@@ -38,11 +38,11 @@ class Asker(Protocol):
     def main_entity(self, middle_frames: Sequence[Image]) -> Entity | None:
         """What is the main thing in more than 60 % of these pictures, [H, W, C] each; None: nothing is."""
 
-    def is_seen(self, entity: Entity, frame_HWC: Image) -> bool | None:
-        """Is it in this picture?"""
+    def are_seen(self, entity: Entity, frames: Sequence[Image]) -> list[bool | None]:
+        """Of each of these pictures: is it in there? They may be asked about together."""
 
-    def are_several(self, entity: Entity, frame_HWC: Image) -> bool | None:
-        """Is more than one such person in this picture?"""
+    def are_several(self, entity: Entity, frames: Sequence[Image]) -> list[bool | None]:
+        """Of each of these pictures: is more than one such person in there?"""
 
     def is_same(self, entity: Entity, frames: Sequence[Image]) -> bool | None:
         """Is it the same person in all of these pictures?"""
@@ -137,26 +137,35 @@ def segment(clips_THWC: Sequence[Sequence[Image] | Image], asker: Asker, *, min_
     entity = asker.main_entity([frames[len(frames) // 2] for frames in clips_THWC])
     if entity is None:
         return None
-    good = [good_frame(asker, entity, frames) for frames in clips_THWC]
+    good = good_frames(asker, entity, clips_THWC)
+    found = {i: k for i, k in enumerate(good) if k is not None}
     several: list[bool | None] = [False] * len(good)
     if entity.is_person:
-        several = [
-            None if k is None else asker.are_several(entity, frames[k])
-            for k, frames in zip(good, clips_THWC, strict=True)
-        ]
+        answers = asker.are_several(entity, [clips_THWC[i][k] for i, k in found.items()])
+        for i, answer in zip(found, answers, strict=True):
+            several[i] = answer
     clips = kept_clips(good, several, min_clips=min_clips)
     if not clips:
         return None
-    found = {i: k for i, k in enumerate(good) if k is not None}
     frames = [clips_THWC[i][found[i]] for i in clips]
     if not is_kept(entity, asker.is_same(entity, frames) if entity.is_person else None):
         return None
     return Kept(entity=entity, clips=tuple(clips), frames=tuple(found[i] for i in clips))
 
 
-def good_frame(asker: Asker, entity: Entity, frames: Sequence[Image] | Image) -> int | None:
-    """The first frame that shows the entity (step 3); later ones are not asked about. None: not one does."""
-    return next((k for k, frame in enumerate(frames) if asker.is_seen(entity, frame)), None)
+def good_frames(asker: Asker, entity: Entity, clips_THWC: Sequence[Sequence[Image] | Image]) -> list[int | None]:
+    """Of each clip the first frame that shows the entity (step 3); None: not one does.
+
+    Later frames of a clip are not asked about; the same ones of all clips are, together.
+    """
+    found: list[int | None] = [None] * len(clips_THWC)
+    for k in range(max(map(len, clips_THWC), default=0)):
+        open_clips = [i for i, frames in enumerate(clips_THWC) if found[i] is None and k < len(frames)]
+        answers = asker.are_seen(entity, [clips_THWC[i][k] for i in open_clips])
+        for i, is_seen in zip(open_clips, answers, strict=True):
+            if is_seen:
+                found[i] = k
+    return found
 
 
 def kept_clips(good_frames: Sequence[int | None], several: Sequence[bool | None], *, min_clips: int) -> list[int]:

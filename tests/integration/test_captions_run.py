@@ -12,10 +12,12 @@ from civid_loader.cli import app
 from civid_loader.errors import CaptionerError, LayerError, StageError
 from civid_loader.hub.loading import load
 from civid_loader.processing.captioner import CaptionerSpec
+from civid_loader.processing.chunks import plan_chunks
 from civid_loader.processing.delivery import deliver
 from civid_loader.processing.process_report import ProcessReport
 from civid_loader.processing.run import process
 from civid_loader.processing.work import StageSpec
+from civid_loader.schema import caption
 from civid_loader.storage import read_manifest, read_table, write_json
 from support.built import clip, write_dataset
 from support.media import write_video
@@ -122,6 +124,23 @@ def test_what_does_not_fit(root: Path, videos: Path) -> None:
         run(root, videos, captioner=None)
     with pytest.raises(CaptionerError, match="must be one of"):
         run(root, videos, captioner=CaptionerSpec(backend="none", model="m"))  # type: ignore[arg-type] # on purpose
+
+
+def test_texts_alone_need_no_video(root: Path, tmp_path: Path) -> None:
+    stages = [StageSpec(name=name, params={}, weights={}) for name in ("lvd2m_rewrite", "caption_check")]
+    arguments: dict[str, Any] = {"layer": "captions-x", "videos": None, "captioner": ECHO, "num_proc": 0, "quiet": True}
+    process(root, stages, **arguments)
+    rows = read_table(root, "captions/x").to_pylist()
+    assert [[one["kind"] for one in row["captions"]] for row in rows] == [["rewritten"]] * 6
+    assert {row["reason"] for row in rows} == {None}, "though the video of one is not there"
+    assert read_table(root, "scores/x").to_pylist()[0]["caption_kinds"] == ["refined", "rewritten"]
+    assert process(root, stages, **arguments).num_chunks_run == 0
+    other = [[clip("c0", "0.mp4") | {"captions": [caption("refined", "Other words.", "upstream:human")]}]]
+    write_dataset(tmp_path / "other", {"train": other})
+    write_dataset(tmp_path / "first", {"train": [[clip("c0", "0.mp4")]]})
+    first, second = (tmp_path / name for name in ("first", "other"))
+    assert plan_chunks(first).fingerprint == plan_chunks(second).fingerprint
+    assert plan_chunks(first, unit="clip").fingerprint != plan_chunks(second, unit="clip").fingerprint, "read by models"
 
 
 def test_copied_to_where_others_find_it(root: Path, videos: Path, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def run(demo: Path, name: str, folder: Path, models: Sequence[str], roles: Seque
 
 def test_lvd2m(demo: Path, models: list[str], tmp_path: Path) -> None:
     root, report, told = run(demo, "lvd2m", tmp_path, models, ["raft"])
-    assert "left out: mllm_quality" in told
+    assert "left out: quality_judge" in told
     rows = read_table(root, "scores/lvd2m")
     assert {"cut_count", "flow_mean_px", "flow_pairs"} <= set(rows.column_names)
     assert report["num_clips"] == len(rows) == len(load(root, "train")) + report["reasons"].get("nothing", 0)

@@ -36,13 +36,13 @@ class Scripted:
         self.asked.append("entity " + " ".join(str(_number(frame)) for frame in middle_frames))
         return self.entity
 
-    def is_seen(self, entity: Entity, frame_HWC: Image) -> bool | None:  # noqa: N803
-        self.asked.append(f"seen {_number(frame_HWC)}")
-        return _number(frame_HWC) in self.seen
+    def are_seen(self, entity: Entity, frames: Sequence[Image]) -> list[bool | None]:
+        self.asked += [f"seen {_number(frame)}" for frame in frames]
+        return [_number(frame) in self.seen for frame in frames]
 
-    def are_several(self, entity: Entity, frame_HWC: Image) -> bool | None:  # noqa: N803
-        self.asked.append(f"several {_number(frame_HWC)}")
-        return self.several.get(_number(frame_HWC), False)
+    def are_several(self, entity: Entity, frames: Sequence[Image]) -> list[bool | None]:
+        self.asked += [f"several {_number(frame)}" for frame in frames]
+        return [self.several.get(_number(frame), False) for frame in frames]
 
     def is_same(self, entity: Entity, frames: Sequence[Image]) -> bool | None:
         self.asked.append("same " + " ".join(str(_number(frame)) for frame in frames))
@@ -69,8 +69,8 @@ def test_no_entity_ends_it() -> None:
 def test_a_thing_needs_to_be_seen_only() -> None:
     asker = Scripted(entity=DOG, seen={0, 1, 12, 30, 31, 32})
     assert segment(_clips(4), asker) == Kept(entity=DOG, clips=(0, 1, 3), frames=(0, 2, 0))
-    # It stops at the first yes; of things it is not asked whether there are several, or the same.
-    assert asker.asked[1:] == [f"seen {n}" for n in (0, 10, 11, 12, 20, 21, 22, 30)]
+    # Frames of a clip that has one are not asked about; nor of things whether there are several, or the same.
+    assert asker.asked[1:] == [f"seen {n}" for n in (0, 10, 20, 30, 11, 21, 12, 22)]
 
 
 def test_too_few_clips() -> None:

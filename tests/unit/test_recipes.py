@@ -44,7 +44,7 @@ def test_stages_take_the_parameters(name: str) -> None:
 
 
 PLANNED = {
-    "keep", "aesthetic", "nsfw", "text_area", "mllm_quality", "caption_movie_shot", "scene_breakdown",
+    "keep", "aesthetic", "nsfw", "text_area", "caption_movie_shot", "scene_breakdown",
     "scene_cuts", "optical_flow",
 }  # fmt: skip
 
