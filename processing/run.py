@@ -107,7 +107,7 @@ def process(
     rows_before = read_rows(root, layers) if finished and not compares else []
     known = {row["clip_id"]: row for row in rows_before if row["reason"] is None}
     work = root / f".incomplete-{layer}"
-    num_proc = _num_workers(num_proc, engine, device, captioner)
+    num_proc = _num_workers(num_proc, engine, device, captioner, num_slots)
     setup = Setup(
         stages=tuple(stages),
         videos=None if videos is None else _root_of(os.fspath(videos)),
@@ -166,11 +166,14 @@ def _checked(
     return dict(captioner.identity), captioner.max_in_flight
 
 
-def _num_workers(num_proc: int | None, engine: Engine, device: str, captioner: CaptionerSpec | None) -> int | None:
+def _num_workers(
+    num_proc: int | None, engine: Engine, device: str, captioner: CaptionerSpec | None, num_slots: int
+) -> int | None:
     """None: one for each GPU, or some CPUs, of a Ray cluster."""
+    is_server = captioner is not None and captioner.is_server
     if num_proc is not None:
-        return num_proc
-    if captioner is not None and captioner.is_server:
+        return min(num_proc, num_slots) if is_server else num_proc
+    if is_server:
         return 1 if engine == "ray" else 0
     if engine == "ray":
         return None

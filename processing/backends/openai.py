@@ -26,7 +26,7 @@ from civid_loader.processing.backends.openai_http import (
     RefusedError,
     TryAgainError,
 )
-from civid_loader.processing.backends.openai_messages import Pictures, body_of, read_answer
+from civid_loader.processing.backends.openai_messages import Limit, Pictures, body_of, read_answer
 from civid_loader.processing.captioner import MAX_IN_FLIGHT, Request, Response
 
 T = TypeVar("T")
@@ -50,6 +50,8 @@ class OpenaiCaptioner:
     """Of the model's chat template. None: thinking is switched off, as Qwen has it. Empty: nothing is sent."""
     pictures: Pictures = "images"
     """How a film is sent."""
+    limit: Limit = "max_tokens"
+    """What the server calls the limit of an answer; OpenAI's own newer models take `max_completion_tokens` only."""
     revision: str | None = None
     """Of the weights, as the server was started with; servers do not tell."""
     max_tries: int = 6
@@ -68,8 +70,9 @@ class OpenaiCaptioner:
             raise CaptionerError(f"base_url {self.base_url!r} is no address: it must be like http://host:8000/v1")
         if url.username is not None or url.query or url.fragment:
             raise CaptionerError(f"base_url must not hold a password or parameters: put the key into {KEY_NAME}")
-        if self.pictures not in get_args(Pictures):
-            raise CaptionerError(f"pictures {self.pictures!r} must be one of {', '.join(get_args(Pictures))}")
+        for name, value, known in (("pictures", self.pictures, Pictures), ("limit", self.limit, Limit)):
+            if value not in get_args(known):
+                raise CaptionerError(f"{name} {value!r} must be one of {', '.join(get_args(known))}")
         if min(self.max_in_flight, self.max_tries) < 1:
             raise CaptionerError(f"max_in_flight {self.max_in_flight} and max_tries {self.max_tries} must be 1 or more")
         self.base_url = self.base_url.rstrip("/")
@@ -172,7 +175,7 @@ class OpenaiCaptioner:
         body = {"model": self.model, "temperature": self.temperature, "seed": self.seed}
         if self.chat_template_kwargs:
             body["chat_template_kwargs"] = dict(self.chat_template_kwargs)
-        return json.dumps(body | body_of(request, pictures=self.pictures)).encode()
+        return json.dumps(body | body_of(request, pictures=self.pictures, limit=self.limit)).encode()
 
     async def _answers(self, requests: Sequence[Request], bodies: Sequence[bytes]) -> list[Response]:
         return await asyncio.gather(*map(self._answer, requests, bodies))

@@ -17,23 +17,20 @@ from civid_loader.processing.captioner import Film, FinishReason, Part, Picture,
 
 Pictures = Literal["images", "video"]
 """How a film is sent: each frame as an image, its time as text before it; or all as one video of JPEG, for vLLM."""
+Limit = Literal["max_tokens", "max_completion_tokens"]
+"""What the limit of an answer is called: OpenAI renamed it, and other servers pass over the new name in silence."""
 _JPEG_QUALITY: Final = 95
 _TOP_LOGPROBS: Final = 20
 """The most that vLLM and OpenAI tell unless set otherwise."""
 _BEFORE_CHOICE: Final = re.compile(r'\s*\{\s*"choice"\s*:\s*"')
 
 
-def body_of(request: Request, *, pictures: Pictures) -> dict[str, Any]:
+def body_of(request: Request, *, pictures: Pictures, limit: Limit = "max_tokens") -> dict[str, Any]:
     """The part of the JSON body of `/chat/completions` that the request decides."""
     content = list(chain.from_iterable(_sent(part, pictures) for part in request.parts))
-    # `max_tokens`, though OpenAI renamed it: some servers pass over the new name in silence, and then nothing limits
-    # the answer.
-    body: dict[str, Any] = {
-        "messages": [{"role": "user", "content": content}],
-        "max_tokens": request.max_tokens,
-    }
+    body: dict[str, Any] = {"messages": [{"role": "user", "content": content}], limit: request.max_tokens}
     if request.schema is not None:
-        schema = {"name": "answer", "strict": True, "schema": dict(request.schema)}
+        schema = {"name": "answer", "strict": True, "schema": _without_lengths(request.schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     if request.wants_probabilities:
         body |= {"logprobs": True, "top_logprobs": _TOP_LOGPROBS}
@@ -44,6 +41,13 @@ def body_of(request: Request, *, pictures: Pictures) -> dict[str, Any]:
         video = {"num_frames": -1} | ({"fps": rates.pop()} if len(rates) == 1 else {})
         body["media_io_kwargs"] = {"video": video}
     return body
+
+
+def _without_lengths(schema: Any) -> Any:
+    """OpenAI's strict mode refuses them; an empty text is found when the answer is read."""
+    if not isinstance(schema, Mapping):
+        return schema
+    return {name: _without_lengths(value) for name, value in schema.items() if name != "minLength"}
 
 
 def _sent(part: Part, pictures: Pictures) -> Iterable[dict[str, Any]]:

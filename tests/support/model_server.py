@@ -259,6 +259,8 @@ def _fill(state: ModelServer, asked: Asked, schema: Mapping[str, Any], name: str
         return max(schema["enum"], key=lambda choice: state.probabilities.get(choice, 0.0))
     if schema["type"] == "object":
         return {key: _fill(state, asked, one, key) for key, one in schema["properties"].items()}
+    if isinstance(schema["type"], list):  # one of several types: the first
+        return _fill(state, asked, {**schema, "type": schema["type"][0]}, name)
     if schema["type"] == "array":
         return [_fill(state, asked, schema["items"])] * max(1, schema.get("minItems", 1))
     simple = {"boolean": True, "integer": 1, "number": 1.0}

@@ -24,7 +24,7 @@ def test_recipe(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.name == recipe.dataset == name
     assert recipe.unknown
-    sources = [step.source for step in (*recipe.stages, *recipe.segmentation)]
+    sources = [step.source for step in (*recipe.stages, *recipe.captions, *recipe.segmentation)]
     sources += [rule.source for rule in recipe.rules] + [rate.source for rate in recipe.keep_rates]
     assert all(len(source) > 10 for source in sources)
     if recipe.rules:
@@ -36,7 +36,7 @@ def test_recipe(name: str) -> None:
 @pytest.mark.parametrize("name", recipe_names())
 def test_stages_take_the_parameters(name: str) -> None:
     recipe, known = load_recipe(name), registry.names()
-    for step in (*recipe.stages, *recipe.segmentation):
+    for step in (*recipe.stages, *recipe.captions, *recipe.segmentation):
         if step.stage in known:
             registry.make(step.stage, step.params)
         else:
@@ -44,8 +44,7 @@ def test_stages_take_the_parameters(name: str) -> None:
 
 
 PLANNED = {
-    "keep", "aesthetic", "nsfw", "text_area", "caption_movie_shot", "scene_breakdown",
-    "scene_cuts", "optical_flow",
+    "keep", "aesthetic", "nsfw", "text_area", "scene_cuts", "optical_flow",
 }  # fmt: skip
 
 
