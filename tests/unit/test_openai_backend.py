@@ -82,7 +82,9 @@ def test_what_a_request_holds(server: ModelServer) -> None:
         "chat_template_kwargs": {"enable_thinking": False},
     }
     form = asked.body["response_format"]
-    assert (form["type"], form["json_schema"]["strict"], form["json_schema"]["schema"]) == ("json_schema", True, TEXTS)
+    assert (form["type"], form["json_schema"]["strict"]) == ("json_schema", True)
+    plain = {name: {"type": "string"} for name in ("what", "where")}
+    assert form["json_schema"]["schema"] == TEXTS | {"properties": plain}, "strict services refuse minLength"
     assert asked.content[0] == {"type": "text", "text": "Look."}
     pixels = cv2.imdecode(np.frombuffer(asked.pictures[0], np.uint8), cv2.IMREAD_COLOR_RGB)
     assert pixels is not None
@@ -91,6 +93,15 @@ def test_what_a_request_holds(server: ModelServer) -> None:
     assert (response.finish_reason, response.prompt_tokens, response.completion_tokens) == ("stop", 150, 8)
     assert response.error is None
     assert 0 < response.seconds < 5
+
+
+def test_the_limit_has_the_name_that_the_server_knows(server: ModelServer) -> None:
+    ask(server, request(max_tokens=77), limit="max_completion_tokens")
+    (asked,) = server.asked
+    assert asked.body["max_completion_tokens"] == 77
+    assert "max_tokens" not in asked.body
+    with pytest.raises(CaptionerError, match="limit 'tokens' must be one of max_tokens, max_completion_tokens"):
+        OpenaiCaptioner(model=MODEL, base_url=server.base_url, limit="tokens")  # type: ignore[arg-type] # on purpose
 
 
 @pytest.mark.parametrize("pictures", ["images", "video"])
