@@ -32,6 +32,7 @@ def curate(
     ] = None,
     base_url: options.BaseUrl = None,
     backend_option: options.BackendOptions = None,
+    download: options.Download = False,
     device: options.Device = "cpu",
     num_proc: Annotated[
         int, typer.Option(min=1, help="Worker processes, one film each; the result does not depend on it.")
@@ -60,7 +61,7 @@ def curate(
     from civid_loader.processing.recipe import load_recipe
 
     embedder = None if embedding_model is None else ModelEmbedder.of(embedding_model)
-    captioner = options.captioner_of(backend, model, base_url=base_url, options=backend_option)
+    captioner = options.captioner_of(backend, model, base_url=base_url, download=download, options=backend_option)
     step = load_recipe(recipe).step("entity_segment")
     if step is not None and captioner is None:
         why = "it asks a model, and no --backend is named"

@@ -54,7 +54,7 @@ def process(
     """
     weights = dict(_pair(one) for one in model or () if "=" in one)
     name = next((one for one in model or () if "=" not in one), None)
-    captioner = options.captioner_of(backend, name, base_url=base_url, options=backend_option)
+    captioner = options.captioner_of(backend, name, base_url=base_url, download=download, options=backend_option)
     _check_installed()
     if bool(recipe) == bool(stage):
         raise typer.BadParameter("give a --recipe or one --stage and more")
@@ -134,7 +134,7 @@ def caption(
     `civid diff` compares it with the captions that are there, and `civid push --layer` publishes it without a video.
     """
     captioner = options.captioner_of(
-        backend, model, base_url=base_url, max_in_flight=max_in_flight, options=backend_option
+        backend, model, base_url=base_url, max_in_flight=max_in_flight, download=download, options=backend_option
     )
     _check_installed()
     if captioner is None:

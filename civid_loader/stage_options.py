@@ -62,6 +62,7 @@ def captioner_of(
     *,
     base_url: str | None = None,
     max_in_flight: int | None = None,
+    download: bool = False,
     options: Sequence[str] | None = None,
 ) -> "CaptionerSpec | None":
     """The model to ask; None where none is named."""
@@ -78,6 +79,8 @@ def captioner_of(
     named: dict[str, Any] = dict(_option(one) for one in options or ())
     given = {"base_url": base_url, "max_in_flight": max_in_flight}
     named |= {name: value for name, value in given.items() if value is not None}
+    if download and backend in ("transformers", "vllm"):
+        named["may_download"] = True
     return CaptionerSpec(backend=backend, model=model, options=named)  # type: ignore[arg-type] # one of the choices
 
 

@@ -116,6 +116,7 @@ def process(
         decode_threads=decode_threads,
         timeout_seconds=timeout_seconds,
         captioner=captioner and captioner.shared_by(num_proc or 1),
+        # Nodes of a cluster may not see this folder; there, finished chunks are what is not asked again.
         answers=work / "answers" if address is None else None,
     )
     with only_builder(work):

@@ -23,6 +23,17 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     datasets.config.HF_DATASETS_CACHE = before
 
 
+@pytest.fixture(scope="module")
+def one_torch_thread() -> Iterator[None]:
+    """Models this small only wait for each other's threads, for minutes where other processes use the cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip GPU tests without a GPU, unless FAIL_WITHOUT_CUDA is set."""
     if item.get_closest_marker("gpu") and not os.environ.get("FAIL_WITHOUT_CUDA"):

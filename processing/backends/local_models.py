@@ -24,7 +24,7 @@ def find_model(name: str, *, may_download: bool) -> Weights:
     except ModelError as error:
         raise CaptionerError(
             f"model {name}: there is no such folder, nor is a model of that name (org/name) on this machine; name its "
-            "folder, or let it be fetched: --backend-option may_download=true"
+            "folder, or let it be fetched with --download"
         ) from error
 
 

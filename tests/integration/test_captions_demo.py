@@ -3,13 +3,12 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from civid_loader.caption_diff import diff_captions
@@ -43,6 +42,8 @@ JOINED = """
 import json, sys, warnings
 warnings.simplefilter("ignore")
 from civid_loader.hub.loading import load
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 rows = load(sys.argv[1], split=sys.argv[2], layers=["captions-new"], quiet=True)
 print(json.dumps([[clip["clip_id"], clip["captions"]] for row in rows for clip in row["clips"]]))
 """
@@ -60,14 +61,6 @@ def built(releases: Mapping[str, Release], tmp_path_factory: pytest.TempPathFact
     for name, one in releases.items():
         build(name, annotations=one.annotations, videos=one.videos, output=folder / name, max_rejected=0.2, quiet=True)
     return {name: folder / name for name in NAMES}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -21,20 +21,14 @@ from support import tiny_models, tiny_vlms
 from support.built import clip, write_dataset
 from support.media import write_video
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 SAVE: dict[str, Callable[[Path], Path]] = {
     "qwen3_vl": tiny_vlms.save_qwen3_vl,
     "qwen2_5_vl": tiny_vlms.save_qwen2_5_vl,
     "llava": tiny_vlms.save_llava,
 }
 YES_NO = choice_schema("yes", "no")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

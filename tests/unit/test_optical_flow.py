@@ -24,14 +24,7 @@ from support.stages_motion import (
     write_pan,
 )  # fmt: skip
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Threads of small convolutions wait for each other longer than they work, on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 
 def _dis(**params: object) -> OpticalFlow:

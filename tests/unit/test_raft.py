@@ -1,7 +1,6 @@
 """RAFT with frames encoded once gives what torchvision's own forward gives."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +13,9 @@ from civid_loader.errors import ModelError
 from civid_loader.processing.raft import Raft, load_raft
 from support.stages_motion import random_raft
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 Images = npt.NDArray[np.uint8]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Threads of small convolutions wait for each other longer than they work, on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def _noise(num_frames: int, height: int, width: int, *, seed: int = 0) -> Images:

@@ -23,6 +23,8 @@ from support.media import colourful_image, write_video
 from support.rows import captions
 from support.stages import clip_of, makers
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 FPS: Final = 8
 SIZE: Final = (64, 96)
 KINDS: Final = {name: registry.find(name) for name in registry.names()}
@@ -74,15 +76,6 @@ def made(name: str, folder: Path) -> Stage[Any]:
     assert not missing, f"{name} needs weights {missing}: write make_{name} in tests/support/stages_*.py"
     stage.setup(device="cpu")
     return stage
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Models this small only wait for each other's threads, for minutes where other processes use the cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
