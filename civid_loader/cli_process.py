@@ -56,8 +56,7 @@ def process(
     name = next((one for one in model or () if "=" not in one), None)
     captioner = options.captioner_of(backend, name, base_url=base_url, download=download, options=backend_option)
     _check_installed()
-    if bool(recipe) == bool(stage):
-        raise typer.BadParameter("give a --recipe or one --stage and more")
+    _check_asked(recipe, stage, only)
     asked = options.named_stages(stage or ())
     if recipe is not None:
         from civid_loader.processing.recipe import load_recipe
@@ -139,8 +138,7 @@ def caption(
     _check_installed()
     if captioner is None:
         raise typer.BadParameter("who is to write? name a --backend and its --model")
-    if bool(recipe) == bool(stage):
-        raise typer.BadParameter("give a --recipe or one --stage and more")
+    _check_asked(recipe, stage, only)
     asked = options.named_stages(stage or ())
     if recipe is not None:
         from civid_loader.processing.recipe import load_recipe
@@ -181,6 +179,8 @@ def stages(
     from rich.table import Table
 
     from civid_loader.processing import registry
+    from civid_loader.processing.asking import AskingStage
+    from civid_loader.processing.prompts import load_prompt
 
     console = Console()
     if name is None:
@@ -191,18 +191,36 @@ def stages(
             kind = registry.find(one)
             needed = registry.make(one).weights_needed().values()
             models = "\n".join(f"{need.id} ({need.license})" for need in needed) or "none"
+            if issubclass(kind, AskingStage):
+                captions = ", ".join(dict.fromkeys(field.kind for field in kind.fields))
+                found = [f"captions: {captions}"] if captions else []
+                table.add_row(one, "; ".join([*found, *(column.name for column in kind.findings)]), "any", kind.cost)
+                continue
             table.add_row(one, ", ".join(column.name for column in kind.columns), models, kind.cost)
         console.print(table)
         return
     kind, made = registry.find(name), registry.make(name)
     console.print((kind.__doc__ or "").strip())
     console.print(f"parameters: {json.dumps(asdict(made.params))}", markup=False)
+    if issubclass(kind, AskingStage):
+        for field in kind.fields:
+            limit = f", asked for in at most {field.max_words} words" if field.max_words else ""
+            console.print(f"  caption {field.kind} (from {field.name!r} of the answer{limit})", markup=False)
+        for prompt in kind.prompts:
+            console.print(f"instruction {prompt}:\n{load_prompt(prompt).text}", markup=False)
     for column in kind.columns:
         console.print(
             f"  {column.name} ({column.dtype}{column.unit and f', {column.unit}'}): {column.doc}", markup=False
         )
     for role, need in made.weights_needed().items():
         console.print(f"  model {role}: {need.id}, {need.license}", markup=False)
+
+
+def _check_asked(recipe: str | None, stage: list[str] | None, only: list[str] | None) -> None:
+    if bool(recipe) == bool(stage):
+        raise typer.BadParameter("give a --recipe or one --stage and more")
+    if only and not recipe:
+        raise typer.BadParameter("--only chooses among the stages of a --recipe")
 
 
 def _check_installed() -> None:

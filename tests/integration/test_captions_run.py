@@ -180,3 +180,11 @@ def test_commands(root: Path, videos: Path) -> None:
         "caption", str(root), "--stage", "civid_single", "--backend", "openai", "--model", "m"
     )
     assert "2: " in told("caption", str(root), "--stage", 'civid_single:{"x"', *echo)
+    assert "--only chooses among the stages of a --recipe" in told(
+        "caption", str(root), "--stage", "civid_single", "--only", "civid_joint", *echo
+    )
+    shown = CliRunner().invoke(app, ["stages", "civid_single"]).output
+    assert "caption camera_angle (from 'camera_angle' of the answer, asked for in at most 30 words)" in " ".join(
+        shown.split()
+    )
+    assert "You describe one clip of a longer film" in shown
