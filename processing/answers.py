@@ -1,16 +1,18 @@
 """Answers of models, kept as they come: what was answered once is not asked again after a kill."""
 
 import json
-import os
+import sqlite3
 import threading
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Final
 
-from civid_loader.errors import CaptionerError
+from civid_loader.errors import CaptionerError, OutputError
 from civid_loader.processing.captioner import Captioner, Request, Response
 
+_LOCKED_SECONDS: Final = 60.0
+"""To wait for another worker that writes."""
 _MAX_SERVER_ERRORS: Final = 20
 """One after the other: then the server is gone, and the run ends. What was answered is kept."""
 
@@ -34,31 +36,49 @@ class Usage:
             setattr(self, name, getattr(self, name) + value)
 
 
+class _Kept:
+    """Answers in a SQLite file, which several workers share and a kill does not harm."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._file = sqlite3.connect(path, timeout=_LOCKED_SECONDS, check_same_thread=False, isolation_level=None)
+            self._file.execute("PRAGMA journal_mode = WAL")  # writers do not wait for the disk
+            self._file.execute("PRAGMA synchronous = NORMAL")
+            self._file.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, response TEXT) WITHOUT ROWID")
+        except sqlite3.DatabaseError as error:
+            raise OutputError(
+                f"{path} cannot be read: {error}; delete it, and its questions are asked again"
+            ) from error
+
+    def get(self, key: str) -> Response | None:
+        found = self._file.execute("SELECT response FROM answers WHERE key = ?", (key,)).fetchone()
+        return None if found is None else Response(**json.loads(found[0]))
+
+    def add(self, key: str, response: Response) -> None:
+        told = json.dumps(asdict(response), ensure_ascii=False)
+        self._file.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, told))
+
+    def close(self) -> None:
+        self._file.close()
+
+
 @dataclass(kw_only=True)
 class Answers:
     """A model that remembers. Called from many threads."""
 
     captioner: Captioner
-    folder: Path | None = None
-    """Where answers are kept; each process has a file of its own there. None: nowhere."""
+    path: Path | None = None
+    """File in which answers are kept; None: nowhere."""
     usage: Usage = field(default_factory=Usage)
     """Since it was last taken away."""
-    _known: dict[str, Response] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _num_server_errors: int = 0
     _over: str | None = None
     """Why the model cannot be asked any more."""
 
     def __post_init__(self) -> None:
-        if self.folder is None:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for path in sorted(self.folder.glob("*.jsonl")):
-            # The last line may be torn by a kill, or be just being written by another worker.
-            for entry in map(json.loads, path.read_bytes().rpartition(b"\n")[0].splitlines()):
-                self._known[entry["key"]] = Response(**entry["response"])
-        # Opened anew by every process, as two may not write into one file.
-        self._file = (self.folder / f"{os.getpid()}-{len(list(self.folder.iterdir()))}.jsonl").open("ab", buffering=0)
+        self._kept = None if self.path is None else _Kept(self.path)
 
     def ask(self, request: Request) -> Response:
         """The answer to a request, from the model or from an earlier run.
@@ -66,11 +86,10 @@ class Answers:
         Raises:
             CaptionerError: the model cannot be asked any more.
         """
-        known = self._known.get(request.key)
-        if known is not None:
-            with self._lock:
+        with self._lock:
+            if self._kept is not None and (known := self._kept.get(request.key)) is not None:
                 self.usage.num_known += 1
-            return known
+                return known
         if self._over is not None:
             raise CaptionerError(self._over)
         try:
@@ -86,9 +105,8 @@ class Answers:
             raise CaptionerError(f"asked {request.id}, and {response.id} was answered: the backend mixes up requests")
         with self._lock:
             self._count(response, perf_counter() - start)
-            if response.error is None and self.folder is not None:
-                told = {"key": request.key, "response": asdict(response)}
-                self._file.write(json.dumps(told, ensure_ascii=False).encode() + b"\n")
+            if response.error is None and self._kept is not None:
+                self._kept.add(request.key, response)
         return response
 
     def _count(self, response: Response, seconds: float) -> None:
@@ -103,7 +121,7 @@ class Answers:
         self._num_server_errors = self._num_server_errors + 1 if response.is_server_error else 0
         if self._num_server_errors >= _MAX_SERVER_ERRORS:
             raise CaptionerError(
-                f"{self._num_server_errors} requests one after the other failed, the last with {response.error}; when "
+                f"{_MAX_SERVER_ERRORS} requests one after the other failed, the last with {response.error}; when "
                 "the server answers again, run the same command: what is finished is kept"
             )
 
@@ -115,6 +133,6 @@ class Answers:
 
     def close(self) -> None:
         """Let go of the model and the file."""
-        if self.folder is not None:
-            self._file.close()
+        if self._kept is not None:
+            self._kept.close()
         self.captioner.close()

@@ -116,8 +116,8 @@ def process(
         decode_threads=decode_threads,
         timeout_seconds=timeout_seconds,
         captioner=captioner and captioner.shared_by(num_proc or 1),
-        # Nodes of a cluster may not see this folder; there, finished chunks are what is not asked again.
-        answers=work / "answers" if address is None else None,
+        # Nodes of a cluster may not see this file; there, finished chunks are what is not asked again.
+        answers=work / "answers.sqlite" if address is None else None,
     )
     with only_builder(work):
         todo = made_by | {"retry": sorted(known) if retry_errors else None}

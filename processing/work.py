@@ -67,7 +67,7 @@ class Setup:
     captioner: CaptionerSpec | None = None
     """Whom stages ask."""
     answers: Path | None = None
-    """Folder where its answers are kept; None: nowhere."""
+    """File in which its answers are kept; None: nowhere."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,7 +133,7 @@ class Worker:
             raise StageError("a stage asks a model: name a backend and its model")
         captioner = setup.captioner.make(device=setup.device)
         captioner.load()
-        self._answers = Answers(captioner=captioner, folder=setup.answers)
+        self._answers = Answers(captioner=captioner, path=setup.answers)
         for stage in self._plan.stages:
             if isinstance(stage, AskingStage):
                 stage.connect(self._answers, pictures=setup.pictures)

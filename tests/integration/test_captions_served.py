@@ -5,10 +5,12 @@ import logging
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +154,7 @@ def test_each_clip_has_its_own_text_whatever_fails(
         Fault(kind="no_json", match=lambda asked: " 7:12" in describe(asked)),
         Fault(kind="status", status=400, message=message, match=lambda asked: " 11:3" in describe(asked)),
     ]
-    report = run(server, root, videos)
+    report = run(server, root, videos, max_tries=30)  # one request may meet many of the faults
     texts, scores = rows_of(root)
     assert len(texts) == len(scores) == NUM_CLIPS
     bad = {clip_id: row for clip_id, row in scores.items() if row["reason"] is not None}
@@ -190,8 +192,8 @@ def test_killed_and_run_again(server: ModelServer, tmp_path: Path, videos: Path)
     assert running.poll() is None
     os.killpg(running.pid, signal.SIGKILL)
     running.communicate()
-    lines = [line for path in work.glob("answers/*.jsonl") for line in path.read_text().splitlines(keepends=True)]
-    kept = {json.loads(line)["key"] for line in lines if line.endswith("\n")}
+    with closing(sqlite3.connect(work / "answers.sqlite")) as file:
+        kept = {key for (key,) in file.execute("SELECT key FROM answers")}
     assert num_clips // 3 < len(kept) < num_clips
     server.delay_seconds = 0.0
     before = server.sent.copy()

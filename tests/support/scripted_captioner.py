@@ -63,7 +63,7 @@ class ScriptedCaptioner:
 def connected(stage: AskingStage[Any], script: Script = echoed, *, pictures: str | None = None) -> ScriptedCaptioner:
     """Whom a stage asks from now on."""
     captioner = ScriptedCaptioner(script=script)
-    stage.connect(Answers(captioner=captioner, folder=None), pictures=pictures)
+    stage.connect(Answers(captioner=captioner, path=None), pictures=pictures)
     return captioner
 
 

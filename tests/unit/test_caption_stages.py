@@ -308,7 +308,7 @@ def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
     rows, asked = [], []
     for script in (breaks_down, names_back, names_back):
         stage, captioner = Lvd2mRaw(Lvd2mRawParams()), ScriptedCaptioner(script=script)
-        answers = Answers(captioner=captioner, folder=tmp_path)
+        answers = Answers(captioner=captioner, path=tmp_path / "answers.sqlite")
         stage.connect(answers, pictures=None)
         clip = asked_clip(stage, num_frames=95, fps=1.0)
         if script is breaks_down:
@@ -359,7 +359,7 @@ def chained(names: Sequence[str], films: Sequence[int], script: Script) -> tuple
     clips = []
     for stage in stages:
         assert isinstance(stage, AskingStage)
-        stage.connect(Answers(captioner=captioner, folder=None), pictures=None)
+        stage.connect(Answers(captioner=captioner, path=None), pictures=None)
     for index, num_frames in enumerate(films):
         row = {"clip_id": f"c{index}", "index": index, "trimmed": True, "source": None}
         row["captions"] = [caption("refined", "of the dataset")]

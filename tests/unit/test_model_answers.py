@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from civid_loader.errors import CaptionerError
+from civid_loader.errors import CaptionerError, OutputError
 from civid_loader.processing.answers import Answers, Usage
 from civid_loader.processing.captioner import CaptionerSpec, Film, Part, Picture, Request, Response, choice_schema
 
@@ -44,31 +44,34 @@ def fine(asked: Request) -> Response:
 
 
 def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
-    captioner = Counting(answer=fine)
-    answers = Answers(captioner=captioner, folder=tmp_path / "answers")
+    captioner, path = Counting(answer=fine), tmp_path / "answers.sqlite"
+    answers = Answers(captioner=captioner, path=path)
     first = answers.ask(request())
     answers.ask(request(id="other"))
     assert answers.take_usage() == Usage(num_requests=2, prompt_tokens=10, completion_tokens=4, request_seconds=1.0)
     assert answers.take_usage() == Usage()
-    (path,) = (tmp_path / "answers").iterdir()
-    with path.open("ab") as file:
-        file.write(b'{"key": "torn')
-    again = Answers(captioner=captioner, folder=tmp_path / "answers")
+    again = Answers(captioner=captioner, path=path)
     assert again.ask(request()) == first
     assert again.take_usage() == Usage(num_known=1)
     again.ask(request(id="third"))
     answers.close()
     again.close()
-    third = Answers(captioner=captioner, folder=tmp_path / "answers")
+    third = Answers(captioner=captioner, path=path)
     third.ask(request(id="third"))
     third.close()
     assert captioner.asked == ["c/s/q", "other", "third"]
 
 
+def test_a_file_of_answers_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "answers.sqlite").write_bytes(b"something else " * 99)
+    with pytest.raises(OutputError, match=r"answers.sqlite cannot be read: .*; delete it, and its questions are asked"):
+        Answers(captioner=Counting(answer=fine), path=tmp_path / "answers.sqlite")
+
+
 def test_errors_are_asked_again(tmp_path: Path) -> None:
     captioner = Counting(answer=lambda one: Response(id=one.id, error="too long"))
     for _ in range(2):
-        answers = Answers(captioner=captioner, folder=tmp_path)
+        answers = Answers(captioner=captioner, path=tmp_path / "answers.sqlite")
         assert answers.ask(request()).error == "too long"
         answers.close()
     assert len(captioner.asked) == 2

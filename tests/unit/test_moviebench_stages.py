@@ -258,7 +258,7 @@ def test_a_film_goes_on_where_it_stopped(tmp_path: Path) -> None:
             return {"scene": places[number]}
 
         stage, captioner = MoviebenchScenes(MoviebenchScenesParams()), ScriptedCaptioner(script=script)
-        answers = Answers(captioner=captioner, folder=tmp_path)
+        answers = Answers(captioner=captioner, path=tmp_path / "answers.sqlite")
         stage.connect(answers, pictures=None)
         clips = [asked_clip(stage, clip_id=f"s{i}", num_frames=4 * (i + 1)) for i in range(len(places))]
         if stops_at is None:
