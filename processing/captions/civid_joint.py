@@ -1,4 +1,4 @@
-"""What goes on and what changes from one clip to the next, in CI-VID's six joint captions (CI-VID paper).
+"""What goes on and what changes from one clip to the next, in CI-VID's six joint captions (its captioning code).
 
 It reads the captions that single clips have: name `civid_single` before it, or give it a dataset that has some.
 """

@@ -1,4 +1,4 @@
-"""What one clip shows, in the four texts of CI-VID's single captions (CI-VID paper, section on captioning)."""
+"""What one clip shows, in the four texts of CI-VID's single captions (CI-VID's released captioning code)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

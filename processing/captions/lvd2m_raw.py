@@ -1,4 +1,4 @@
-"""What happens in each half minute of a clip, as LVD-2M has it described first (LVD-2M paper, 3.3)."""
+"""What happens in each half minute of a clip, as LVD-2M has it described first (LVD-2M paper)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

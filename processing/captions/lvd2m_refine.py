@@ -1,4 +1,4 @@
-"""The raw captions of a clip made one good caption, as LVD-2M does (LVD-2M paper, 3.3).
+"""The raw captions of a clip made one good caption, as LVD-2M does (LVD-2M paper).
 
 It reads raw captions: name `lvd2m_raw` before it, or give it a dataset that has some.
 """

@@ -1,4 +1,4 @@
-"""A clip in MiraData's six captions: short, dense, main object, background, camera, style (MiraData paper, 3.3)."""
+"""A clip in MiraData's six captions: short, dense, main object, background, camera, style (MiraData paper)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Where each shot of a film takes place, so that shots of one place are a scene (MovieBench paper, 3.2).
+"""Where each shot of a film takes place: shots of one place are a scene (MovieBench's released annotation code).
 
 A shot is compared with the one before, so a film is gone through in order. Answers are kept by a run, and what is asked
 follows from those before: started again, it goes on after the last answer.

@@ -1,4 +1,4 @@
-"""A shot of a film with its characters by name, as MovieBench describes shots (MovieBench paper, 3.3).
+"""A shot of a film with its characters by name, as MovieBench describes shots (its released annotation code).
 
 What is said comes from captions of kind `subtitle`, the sentence for people who cannot see from `audio_description`,
 and the characters from the dataset's table `characters`. Its portraits lie below the root of pictures, which is the

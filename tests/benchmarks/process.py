@@ -118,7 +118,7 @@ def main(
     }
     contenders: dict[str, tuple[int, list[Any]]] = {
         **{name: (few, [[name], "local", 0]) for name in STAGES},
-        RAFT: (few // 2, [[RAFT], "local", 0]),
+        RAFT: (few // 4, [[RAFT], "local", 0]),
         "all five together": (few, [list(STAGES), "local", 0]),
         **{f"{name}, {n}": (n, [list(STAGES), *how]) for name, how in engines.items() for n in (few, many)},
     }
