@@ -28,6 +28,8 @@ from support.hub_server import HubServer
 from support.model_server import MODEL, serve_model
 from support.pushing import push
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 NAMES = ("civid", "miradata", "moviebench", "lvd2m")
 KINDS = {
     "civid": {
@@ -42,8 +44,6 @@ JOINED = """
 import json, sys, warnings
 warnings.simplefilter("ignore")
 from civid_loader.hub.loading import load
-
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
 rows = load(sys.argv[1], split=sys.argv[2], layers=["captions-new"], quiet=True)
 print(json.dumps([[clip["clip_id"], clip["captions"]] for row in rows for clip in row["clips"]]))
 """
