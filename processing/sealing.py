@@ -11,6 +11,7 @@ from datasets import Features
 
 from civid_loader.errors import LayerError
 from civid_loader.layers import layer_folder, write_layer
+from civid_loader.processing.asking import AskingStage
 from civid_loader.processing.chunks import Chunks, first_of_each
 from civid_loader.processing.stage import CorpusStage, Row, Stage
 from civid_loader.processing.stage_rows import features_of, table_of, writes_captions
@@ -57,7 +58,7 @@ def seal(
     provenance = {
         "fingerprint": made_by["fingerprint"],
         "columns": [asdict(column) for stage in stages for column in stage.columns],
-        "stages": [_told(stage) for stage in stages],
+        "stages": [_told(stage, made_by.get("captioner")) for stage in stages],
         "made_with": made_by["versions"] | {"device": device, "decoder": "pyav"},
         "made_by": made_by,
     }
@@ -90,14 +91,19 @@ def _pieces(
             yield table_of([{name: row[name] for name in schema.names} for row in merged], schema)
 
 
-def _told(stage: Stage[Any]) -> dict[str, Any]:
-    """A stage, for the layer's metadata."""
+def _told(stage: Stage[Any], captioner: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A stage with its models, for the layer's metadata."""
+    models = [weights.provenance | {"dtype": stage.dtype} for weights in stage.weights.values()]
+    if isinstance(stage, AskingStage) and captioner is not None:
+        models.append(
+            {name: captioner.get(name) for name in ("revision", "sha256", "dtype")} | {"id": captioner["model"]}
+        )
     return {
         "stage": stage.name,
         "version": stage.version,
         "fingerprint": stage.fingerprint(),
         "params": asdict(stage.params),
-        "models": [weights.provenance for weights in stage.weights.values()],
+        "models": models,
     }
 
 

@@ -156,6 +156,11 @@ class Stage(ABC, Generic[P]):
         self.params = params
         self.weights = dict(weights or {})
 
+    @property
+    def dtype(self) -> str:
+        """That its models compute in, for the layer's metadata."""
+        return "float32"
+
     @abstractmethod
     def requests(self) -> Mapping[str, FrameRequest]:
         """Frames it looks at, by names of its own."""

@@ -124,6 +124,11 @@ class OpticalFlow(Stage[OpticalFlowParams]):
             "shape": FrameRequest(mode="middle", size=(64, 64), resize="long_side"),
         }
 
+    @property
+    def dtype(self) -> str:
+        """See `Stage`."""
+        return self.params.precision
+
     def weights_needed(self) -> Mapping[str, ModelNeed]:
         """See `Stage`."""
         if self.params.backend == "dis":

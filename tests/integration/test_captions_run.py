@@ -72,6 +72,7 @@ def test_captions_and_what_they_cost(root: Path, videos: Path) -> None:
     made = read_manifest(root)["layers"]["captions-x"]
     assert made["made_by"]["captioner"] == {"backend": "echo", "model": "echo-1"}
     assert made["fingerprint"] == report.fingerprint
+    assert [[one["id"] for one in stage["models"]] for stage in made["stages"]] == [["echo-1"]], "the card names it"
     joined = load(root, layers=["captions-x", "scores-x"])
     assert [one["text"] for one in joined[0]["clips"][1]["captions"][:4]] == [
         one["text"] for one in rows["c1"]["captions"]
