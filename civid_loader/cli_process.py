@@ -129,8 +129,9 @@ def caption(
     http://127.0.0.1:8000/v1 --model Qwen/Qwen3-VL-8B-Instruct`
 
     A key is taken from the environment: CIVID_API_KEY, or OPENAI_API_KEY. A run that was cut off continues when the
-    same command is run again, and asks nothing twice. `--limit 20` shows on a few clips what comes out; then
-    `civid diff` compares it with the captions that are there, and `civid push --layer` publishes it without a video.
+    same command is run again; what was answered is not asked again. `--limit 20` shows on a few clips what comes out;
+    then `civid diff` compares it with the captions that are there, and `civid push --layer` publishes it without a
+    video.
     """
     captioner = options.captioner_of(
         backend, model, base_url=base_url, max_in_flight=max_in_flight, download=download, options=backend_option

@@ -10,7 +10,7 @@ import typer
 from civid_loader.errors import StageError
 
 if TYPE_CHECKING:
-    from civid_loader.processing.captioner import CaptionerSpec
+    from civid_loader.processing.captioner import Backend, CaptionerSpec
     from civid_loader.processing.process_report import ProcessReport
     from civid_loader.processing.recipe import Step
     from civid_loader.processing.work import StageSpec
@@ -57,7 +57,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def captioner_of(
-    backend: str | None,
+    backend: "Backend | None",
     model: str | None,
     *,
     base_url: str | None = None,
@@ -81,7 +81,7 @@ def captioner_of(
     named |= {name: value for name, value in given.items() if value is not None}
     if download and backend in ("transformers", "vllm"):
         named["may_download"] = True
-    return CaptionerSpec(backend=backend, model=model, options=named)  # type: ignore[arg-type] # one of the choices
+    return CaptionerSpec(backend=backend, model=model, options=named)
 
 
 def _option(text: str) -> tuple[str, Any]:

@@ -2,8 +2,7 @@
 
 A million vectors are half a billion million pairs: only a block's cosines with another block are ever in memory, and
 only with vectors that were kept, 4 MB for blocks of 1024. The time still grows with the square: N vectors of D
-dimensions that are all kept take N^2 D operations, 15 s for 40,000 of 768 on one core of 97 GFLOP/s; that is 2.6 hours
-for a million, and 10 minutes on 16 cores.
+dimensions that are all kept take N^2 D operations.
 
 Legend: N vectors, B of them in a block, K kept ones of a block, D dimensions.
 """

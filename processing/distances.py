@@ -20,7 +20,7 @@ _Floats = npt.NDArray[np.float64]
 class FeatureMoments:
     """Mean and covariance of features that come batch by batch, or shard by shard: n, sum x and sum x x^T in float64.
 
-    Of 2048 dimensions it takes 34 MB, however many features.
+    Its size depends on D only: D^2 numbers, 34 MB for 2048 dimensions.
     """
 
     def __init__(self, num_dimensions: int) -> None:
@@ -85,7 +85,7 @@ def frechet_distance(one: FeatureMoments, other: FeatureMoments) -> float:
     """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) of means m and covariances S (Heusel et al., NeurIPS 2017, sec. 4).
 
     The trace of the root is the sum of the roots of the eigenvalues of R S2 R, R = S1^(1/2): that matrix is symmetric,
-    which S1 S2 is not, and so are all roots real. It takes 2.4 s for 2048 dimensions on two cores.
+    which S1 S2 is not, and so are all roots real.
 
     Raises:
         ValueError: one of them has fewer than 2 features, or they differ in their dimensions.

@@ -16,12 +16,33 @@ from PIL import Image, ImageOps
 
 from civid_loader.errors import UnsafePathError, VideoError
 from civid_loader.processing.captioner import Film, Picture
+from civid_loader.processing.stage import FrameRequest, Mode
 from civid_loader.transforms.image_grid import tile
 from civid_loader.videos import open_video
 
 Frames = npt.NDArray[np.uint8]
 _MAX_BYTES: Final = 32 << 20
 _TIMEOUT_SECONDS: Final = 60.0
+
+
+def frames_of(
+    mode: Mode,
+    value: float,
+    *,
+    long_side_px: int,
+    piece_seconds: float | None = None,
+    min_tail_seconds: float | None = None,
+) -> dict[str, FrameRequest]:
+    """The request `frames` of stages that show pictures, larger ones made smaller; see `FrameRequest`."""
+    request = FrameRequest(
+        mode=mode,
+        value=value,
+        size=(long_side_px, long_side_px),
+        resize="long_side_at_most",
+        piece_seconds=piece_seconds,
+        min_tail_seconds=min_tail_seconds,
+    )
+    return {"frames": request}
 
 
 def grid_of(frames_THWC: Frames, *, rows: int, columns: int, has_outer_border: bool = True) -> Picture:

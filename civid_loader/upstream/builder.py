@@ -31,7 +31,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass
-class UpstreamConfig(datasets.BuilderConfig):  # type: ignore[misc]
+class UpstreamConfig(datasets.BuilderConfig):  # type: ignore[misc] # datasets has no types
     """Arguments of a builder made by hand: `LVD2M(annotations=[...], videos=...)`."""
 
     annotations: tuple[str, ...] | list[str] | str = ()
@@ -53,7 +53,7 @@ class UpstreamConfig(datasets.BuilderConfig):  # type: ignore[misc]
         )
 
 
-class UpstreamBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]
+class UpstreamBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc] # datasets has no types
     """One dataset. Subclasses say how upstream's files are cut into chunks and how a chunk becomes rows."""
 
     BUILDER_CONFIG_CLASS = UpstreamConfig

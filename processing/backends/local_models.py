@@ -1,11 +1,50 @@
 """Models that see and write, where they lie on this machine."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import transformers
 
 from civid_loader.errors import CaptionerError, ModelError
+from civid_loader.processing.backends.batching import Batcher
+from civid_loader.processing.captioner import Request, Response
 from civid_loader.processing.weights import ModelNeed, Weights, find_weights
+
+
+@dataclass(kw_only=True)
+class LocalCaptioner:
+    """What captioners have in common whose model is on this machine and answers in batches. `load` makes `batcher`."""
+
+    model: str
+    """Folder, or `org/name[@revision]` on the Hub."""
+    batch_size: int
+    """Requests that are answered together."""
+    may_download: bool = False
+    """Fetch what is not on this machine."""
+    batcher: Batcher[Request, Response] | None = field(default=None, init=False, repr=False)
+    """None: not loaded."""
+
+    @property
+    def max_in_flight(self) -> int:
+        """See `Captioner`: while a batch is answered, the next one comes together."""
+        return 2 * self.batch_size
+
+    @cached_property
+    def weights(self) -> Weights:
+        """The model's files."""
+        return find_model(self.model, may_download=self.may_download)
+
+    def check(self) -> None:
+        """See `Captioner`."""
+        check_model(self.weights)
+
+    def generate(self, requests: Sequence[Request]) -> list[Response]:
+        """See `Captioner`."""
+        if self.batcher is None:
+            raise CaptionerError(f"model {self.model} is not loaded, or was let go of")
+        return self.batcher(requests)
 
 
 def find_model(name: str, *, may_download: bool) -> Weights:

@@ -13,7 +13,7 @@ from civid_loader.errors import CaptionerError
 try:
     import httpx2 as httpx
 except ImportError:  # the same library under the name that it had before
-    import httpx  # type: ignore[import-not-found,no-redef]
+    import httpx  # type: ignore[import-not-found,no-redef] # only one of the two is here
 
 MAX_WAIT_SECONDS: Final = 120.0
 """Between two tries, whatever a server asks for."""

@@ -11,7 +11,6 @@ Legend: N requests, L tokens, V vocabulary.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Final, Literal, get_args
 
 import torch
@@ -20,10 +19,9 @@ import transformers
 from civid_loader.errors import CaptionerError
 from civid_loader.processing.backends.batching import Batcher
 from civid_loader.processing.backends.conversations import choices_of, cleaned, is_video, messages_of, metadata_of
-from civid_loader.processing.backends.local_models import check_model, find_model, unfit
+from civid_loader.processing.backends.local_models import LocalCaptioner, unfit
 from civid_loader.processing.captioner import Film, Request, Response
 from civid_loader.processing.pretrained import quietly
-from civid_loader.processing.weights import Weights
 
 Dtype = Literal["bfloat16", "float16", "float32"]
 _CHOICE_START: Final = '{"choice": "'
@@ -31,18 +29,14 @@ _auto: Final[Any] = transformers  # much of it is not typed
 
 
 @dataclass(kw_only=True)
-class TransformersCaptioner:
+class TransformersCaptioner(LocalCaptioner):
     """See `Captioner`."""
 
-    model: str
-    """Folder, or `org/name[@revision]` on the Hub."""
     device: str = "cpu"
     batch_size: int = 8
     """Requests that are answered together; fewer where memory does not suffice."""
     dtype: Dtype = "bfloat16"
     """Of weights and sums."""
-    may_download: bool = False
-    """Fetch what is not on this machine."""
     max_image_pixels: int | None = None
     """Larger pictures are made smaller; None: as the model's files say. Of models that take pictures of any size."""
     max_video_pixels: int | None = None
@@ -67,25 +61,12 @@ class TransformersCaptioner:
             "max_video_pixels": self.max_video_pixels,
             "chat_template_kwargs": dict(self.chat_template_kwargs),
         }
-        return {"backend": "transformers", "model": self._weights.id, **self._weights.identity, **said}
-
-    @property
-    def max_in_flight(self) -> int:
-        """See `Captioner`: while a batch is answered, the next one comes together."""
-        return 2 * self.batch_size
-
-    @cached_property
-    def _weights(self) -> Weights:
-        return find_model(self.model, may_download=self.may_download)
-
-    def check(self) -> None:
-        """See `Captioner`."""
-        check_model(self._weights)
+        return {"backend": "transformers", "model": self.weights.id, **self.weights.identity, **said}
 
     def load(self) -> None:
         """See `Captioner`."""
         self.check()
-        path = self._weights.path
+        path = self.weights.path
         try:
             with quietly():
                 self._processor: Any = _auto.AutoProcessor.from_pretrained(path, local_files_only=True)
@@ -93,28 +74,25 @@ class TransformersCaptioner:
                     path, local_files_only=True, dtype=getattr(torch, self.dtype), output_loading_info=True
                 )
         except (OSError, ValueError, RuntimeError, TypeError) as error:
-            raise unfit(self._weights, f"{path} cannot be loaded: {error}") from error
+            raise unfit(self.weights, f"{path} cannot be loaded: {error}") from error
         if missing := sorted(told["missing_keys"]):
-            raise unfit(self._weights, f"its files lack {len(missing)} weights, such as {missing[0]}")
+            raise unfit(self.weights, f"its files lack {len(missing)} weights, such as {missing[0]}")
         if getattr(self._processor, "chat_template", None) is None:
-            raise unfit(self._weights, f"{path} has no chat template")
+            raise unfit(self.weights, f"{path} has no chat template")
         self._model = self._model.to(self.device).eval().requires_grad_(False)
         tokenizer, said = self._processor.tokenizer, self._model.generation_config
         ends = tokenizer.eos_token_id if said.eos_token_id is None else said.eos_token_id
         self._ends = set(ends) if isinstance(ends, list) else {ends}
         self._pad = next(one for one in (said.pad_token_id, tokenizer.pad_token_id, *self._ends) if one is not None)
         self._max_length = self._model.config.get_text_config().max_position_embeddings
-        self._batcher = Batcher(self._answer, batch_size=self.batch_size)
-
-    def generate(self, requests: Sequence[Request]) -> list[Response]:
-        """See `Captioner`."""
-        return self._batcher(requests)
+        self.batcher = Batcher(self._answer, batch_size=self.batch_size)
 
     def close(self) -> None:
         """See `Captioner`."""
-        if hasattr(self, "_batcher"):
-            self._batcher.close()
-            del self._batcher, self._model, self._processor
+        if self.batcher is not None:
+            self.batcher.close()
+            self.batcher = None
+            del self._model, self._processor
 
     def _answer(self, requests: Sequence[Request]) -> list[Response]:
         found: dict[int, Response] = {}

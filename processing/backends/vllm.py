@@ -5,7 +5,6 @@ It keeps to schemas. Films are sent as their frames, the time of each as text be
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Final
 
 import vllm
@@ -14,10 +13,9 @@ from vllm.sampling_params import StructuredOutputsParams
 from civid_loader.errors import CaptionerError
 from civid_loader.processing.backends.batching import Batcher
 from civid_loader.processing.backends.conversations import choices_of
-from civid_loader.processing.backends.local_models import check_model, find_model
+from civid_loader.processing.backends.local_models import LocalCaptioner
 from civid_loader.processing.backends.openai_messages import body_of, probabilities_of
 from civid_loader.processing.captioner import Request, Response
-from civid_loader.processing.weights import Weights
 
 _NUM_LOGPROBS: Final = 20
 """The most that vLLM tells unless set otherwise."""
@@ -34,18 +32,14 @@ _WHERE: Final = frozenset(
 
 
 @dataclass(kw_only=True)
-class VllmCaptioner:
+class VllmCaptioner(LocalCaptioner):
     """See `Captioner`."""
 
-    model: str
-    """Folder, or `org/name[@revision]` on the Hub."""
     batch_size: int = 128
     """Requests that are handed over together; how many of them it works on at once vLLM decides."""
     dtype: str = "bfloat16"
     """Of weights and sums."""
     seed: int = 0
-    may_download: bool = False
-    """Fetch what is not on this machine."""
     engine: Mapping[str, Any] = field(default_factory=dict)
     """More for `vllm.LLM`: `max_model_len`, `tensor_parallel_size`, `quantization` ..."""
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -56,8 +50,8 @@ class VllmCaptioner:
         """See `Captioner`; its version too, as its kernels decide the last digits."""
         return {
             "backend": "vllm",
-            "model": self._weights.id,
-            **self._weights.identity,
+            "model": self.weights.id,
+            **self.weights.identity,
             "version": vllm.__version__,
             "dtype": self.dtype,
             "seed": self.seed,
@@ -65,37 +59,21 @@ class VllmCaptioner:
             "chat_template_kwargs": dict(self.chat_template_kwargs),
         }
 
-    @property
-    def max_in_flight(self) -> int:
-        """See `Captioner`: while a batch is answered, the next one comes together."""
-        return 2 * self.batch_size
-
-    @cached_property
-    def _weights(self) -> Weights:
-        return find_model(self.model, may_download=self.may_download)
-
-    def check(self) -> None:
-        """See `Captioner`."""
-        check_model(self._weights)
-
     def load(self) -> None:
         """See `Captioner`."""
-        path = str(self._weights.path)
+        path = str(self.weights.path)
         try:
             self._llm = vllm.LLM(model=path, dtype=self.dtype, seed=self.seed, **self.engine)
         except (ValueError, RuntimeError, TypeError) as error:
             raise CaptionerError(f"model {self.model}: vLLM cannot load it: {error}") from error
-        self._batcher = Batcher(self._answer, batch_size=self.batch_size)
-
-    def generate(self, requests: Sequence[Request]) -> list[Response]:
-        """See `Captioner`."""
-        return self._batcher(requests)
+        self.batcher = Batcher(self._answer, batch_size=self.batch_size)
 
     def close(self) -> None:
         """See `Captioner`."""
-        if hasattr(self, "_batcher"):
-            self._batcher.close()
-            del self._batcher, self._llm
+        if self.batcher is not None:
+            self.batcher.close()
+            self.batcher = None
+            del self._llm
 
     def _answer(self, requests: Sequence[Request]) -> list[Response]:
         """Answers; a request that vLLM refuses, being too long, is found by halves, as it refuses all together."""

@@ -12,7 +12,7 @@ import numpy as np
 from civid_loader.processing.asking import AskingStage, Conversation, Previous, TextField
 from civid_loader.processing.captioner import Picture
 from civid_loader.processing.known_captions import caption_of
-from civid_loader.processing.pictures import Frames, grid_of
+from civid_loader.processing.pictures import Frames, frames_of, grid_of
 from civid_loader.processing.stage import ClipInput, FrameRequest, Row
 
 _SINGLE: Final = ("content", "camera_angle", "camera_movement", "background")
@@ -49,8 +49,7 @@ class CividJoint(AskingStage[CividJointParams]):
 
     def requests(self) -> Mapping[str, FrameRequest]:
         """See `Stage`."""
-        size = (self.params.long_side_px, self.params.long_side_px)
-        return {"frames": FrameRequest(mode="thirds", value=3, size=size, resize="long_side_at_most")}
+        return frames_of("thirds", 3, long_side_px=self.params.long_side_px)
 
     def about(self, clip: ClipInput, previous: Previous | None, talk: Conversation) -> Row:
         """See `AskingStage`. The first clip of a sample has no step to it, and no reason for that."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from civid_loader.processing.asking import AskingStage, Conversation, Previous, TextField
 from civid_loader.processing.captioner import Picture
+from civid_loader.processing.pictures import frames_of
 from civid_loader.processing.stage import ClipInput, FrameRequest, Row
 
 
@@ -33,8 +34,7 @@ class CividSingle(AskingStage[CividSingleParams]):
 
     def requests(self) -> Mapping[str, FrameRequest]:
         """See `Stage`."""
-        size = (self.params.long_side_px, self.params.long_side_px)
-        return {"frames": FrameRequest(mode="thirds", value=3, size=size, resize="long_side_at_most")}
+        return frames_of("thirds", 3, long_side_px=self.params.long_side_px)
 
     def about(self, clip: ClipInput, previous: Previous | None, talk: Conversation) -> Row:
         """See `AskingStage`."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from civid_loader.processing.asking import AskingStage, Conversation, Previous, TextField
-from civid_loader.processing.pictures import grid_of
+from civid_loader.processing.pictures import frames_of, grid_of
 from civid_loader.processing.stage import ClipInput, FrameRequest, Row
 from civid_loader.sampling import pieces
 
@@ -40,16 +40,13 @@ class Lvd2mRaw(AskingStage[Lvd2mRawParams]):
 
     def requests(self) -> Mapping[str, FrameRequest]:
         """See `Stage`."""
-        return {
-            "frames": FrameRequest(
-                mode="uniform_pieces",
-                value=ROWS * COLUMNS,
-                piece_seconds=self.params.piece_seconds,
-                min_tail_seconds=self.params.min_tail_seconds,
-                size=(self.params.long_side_px, self.params.long_side_px),
-                resize="long_side_at_most",
-            )
-        }
+        return frames_of(
+            "uniform_pieces",
+            ROWS * COLUMNS,
+            long_side_px=self.params.long_side_px,
+            piece_seconds=self.params.piece_seconds,
+            min_tail_seconds=self.params.min_tail_seconds,
+        )
 
     def about(self, clip: ClipInput, previous: Previous | None, talk: Conversation) -> Row:
         """See `AskingStage`."""

@@ -7,7 +7,7 @@ from typing import Final, Literal, get_args
 from civid_loader.processing.asking import AskingStage, Conversation, Previous, TextField
 from civid_loader.processing.captioner import Part, Picture
 from civid_loader.processing.known_captions import caption_of
-from civid_loader.processing.pictures import film_of, grid_of
+from civid_loader.processing.pictures import film_of, frames_of, grid_of
 from civid_loader.processing.stage import ClipInput, FrameRequest, Row
 from civid_loader.sampling import pieces
 
@@ -57,16 +57,13 @@ class MiradataStructured(AskingStage[MiradataStructuredParams]):
 
     def requests(self) -> Mapping[str, FrameRequest]:
         """See `Stage`."""
-        return {
-            "frames": FrameRequest(
-                mode="uniform_pieces",
-                value=ROWS * COLUMNS,
-                piece_seconds=WINDOW_SECONDS,
-                min_tail_seconds=self.params.min_tail_seconds,
-                size=(self.params.long_side_px, self.params.long_side_px),
-                resize="long_side_at_most",
-            )
-        }
+        return frames_of(
+            "uniform_pieces",
+            ROWS * COLUMNS,
+            long_side_px=self.params.long_side_px,
+            piece_seconds=WINDOW_SECONDS,
+            min_tail_seconds=self.params.min_tail_seconds,
+        )
 
     def about(self, clip: ClipInput, previous: Previous | None, talk: Conversation) -> Row:
         """See `AskingStage`."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from civid_loader.processing.asking import AnswerError, AskingStage, Conversation, Previous, TextField
 from civid_loader.processing.captioner import Part
-from civid_loader.processing.pictures import pictures_of
+from civid_loader.processing.pictures import frames_of, pictures_of
 from civid_loader.processing.stage import ClipInput, Column, FrameRequest, Row
 
 
@@ -40,12 +40,7 @@ class MoviebenchScenes(AskingStage[MoviebenchScenesParams]):
 
     def requests(self) -> Mapping[str, FrameRequest]:
         """See `Stage`."""
-        size = (self.params.long_side_px, self.params.long_side_px)
-        return {
-            "frames": FrameRequest(
-                mode="uniform_mid", value=self.params.num_frames, size=size, resize="long_side_at_most"
-            )
-        }
+        return frames_of("uniform_mid", self.params.num_frames, long_side_px=self.params.long_side_px)
 
     def about(self, clip: ClipInput, previous: Previous | None, talk: Conversation) -> Row:
         """See `AskingStage`."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 from civid_loader.processing.asking import AskingStage, Conversation, Previous, TextField, texts_schema
 from civid_loader.processing.captioner import Part
 from civid_loader.processing.known_captions import caption_of, captions_of
-from civid_loader.processing.pictures import pictures_of, portrait
+from civid_loader.processing.pictures import frames_of, pictures_of, portrait
 from civid_loader.processing.stage import ClipInput, Column, FrameRequest, Row
 
 MAX_STYLE_ELEMENTS: Final = 3
@@ -57,12 +57,7 @@ class MoviebenchShot(AskingStage[MoviebenchShotParams]):
 
     def requests(self) -> Mapping[str, FrameRequest]:
         """See `Stage`."""
-        size = (self.params.long_side_px, self.params.long_side_px)
-        return {
-            "frames": FrameRequest(
-                mode="uniform_ends", value=self.params.num_frames, size=size, resize="long_side_at_most"
-            )
-        }
+        return frames_of("uniform_ends", self.params.num_frames, long_side_px=self.params.long_side_px)
 
     def answer_schema(self) -> dict[str, Any]:
         """See `AskingStage`."""

@@ -6,7 +6,7 @@ from typing import Final
 
 from civid_loader.processing.asking import AskingStage, Conversation, Previous
 from civid_loader.processing.captioner import choice_schema
-from civid_loader.processing.pictures import film_of
+from civid_loader.processing.pictures import film_of, frames_of
 from civid_loader.processing.stage import ClipInput, Column, FrameRequest, Row
 
 GOOD: Final = "GOOD"
@@ -40,12 +40,7 @@ class QualityJudge(AskingStage[QualityJudgeParams]):
 
     def requests(self) -> Mapping[str, FrameRequest]:
         """See `Stage`."""
-        size = (self.params.long_side_px, self.params.long_side_px)
-        return {
-            "frames": FrameRequest(
-                mode="uniform_mid", value=self.params.num_frames, size=size, resize="long_side_at_most"
-            )
-        }
+        return frames_of("uniform_mid", self.params.num_frames, long_side_px=self.params.long_side_px)
 
     def about(self, clip: ClipInput, previous: Previous | None, talk: Conversation) -> Row:
         """See `AskingStage`."""

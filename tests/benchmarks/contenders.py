@@ -77,7 +77,7 @@ def _open(path: Path) -> Any:
     return pa_csv.open_csv(path, read_options=pa_csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False))
 
 
-class RowByRow(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
+class RowByRow(datasets.GeneratorBasedBuilder):  # type: ignore[misc] # datasets has no types
     """The plain way: one Python object per row."""
 
     BUILDER_CONFIG_CLASS = datasets.BuilderConfig

@@ -1,6 +1,9 @@
 """Runs in which a stage asks a model: what is written where, and what is asked again."""
 
 import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +119,19 @@ def test_only_what_failed_is_asked_again(root: Path, videos: Path) -> None:
     assert [row for row in after if row["clip_id"] != "late"] == [row for row in before if row["clip_id"] != "late"]
     assert [one["kind"] for one in after[4]["captions"]] == KINDS
     assert read_table(root, "scores/x").to_pylist()[4]["civid_single_num_requests"] == 1
+
+
+def test_progress_tells_where_the_time_goes(root: Path, videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, str]] = []
+
+    @contextmanager
+    def track(**options: Any) -> Iterator[Any]:
+        yield lambda num_more, text="": told.append((num_more, text))
+
+    monkeypatch.setattr("civid_loader.processing.run.track_units", track)
+    run(root, videos)
+    assert sum(num_more for num_more, _ in told) == 6
+    assert re.fullmatch(r"decoding \d+%, [\d,]+ tokens/s, 1 without values", told[-1][1])
 
 
 def test_what_does_not_fit(root: Path, videos: Path) -> None:

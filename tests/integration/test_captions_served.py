@@ -9,8 +9,9 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,9 @@ def describe(asked: Asked) -> str:
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
     for i in range(NUM_FILES):
-        paint: Callable[[int], Any] = lambda frame, i=i: image(i, frame)  # type: ignore[misc]  # noqa: E731
-        write_video(folder / f"{i}.mp4", num_frames=NUM_SPANS * SPAN_FRAMES, fps=FPS, size=SIZE, gop=10, image=paint)
+        write_video(
+            folder / f"{i}.mp4", num_frames=NUM_SPANS * SPAN_FRAMES, fps=FPS, size=SIZE, gop=10, image=partial(image, i)
+        )
     return folder
 
 
@@ -252,6 +254,9 @@ def test_two_workers_keep_to_the_limit(
     for clip_id, own in texts.items():
         assert_own(clip_id, own)
     assert LIMIT // 2 < server.max_parallel <= LIMIT
+    server.max_parallel = 0
+    run(server, dataset(tmp_path / "more", num_clips=40), videos, num_proc=2, max_in_flight=1)
+    assert server.max_parallel == 1, "no more workers than requests at once"
 
 
 def test_what_is_wrong_is_said_before_anything_is_done(

@@ -194,7 +194,7 @@ def test_a_clip_that_takes_too_much_memory_costs_one_row(
 
 
 def stop_fork_server() -> None:
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    forkserver._forkserver._stop()  # type: ignore[attr-defined] # there is no public way
 
 
 def test_what_does_not_fit(root: Path, videos: Path) -> None:

@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Literal
+
+from support.servers import LoopbackServer
 
 MODEL = "org/see-8b"
 ALWAYS = 1 << 30
@@ -132,34 +134,17 @@ def serve_model(
     describe: Callable[[Asked], str] = lambda asked: asked.digest, **settings: Any
 ) -> Iterator[ModelServer]:
     """Answer while the `with` statement lasts; `settings`: of `ModelServer`."""
-    server = _Server(("127.0.0.1", 0), _Handler)
-    state = ModelServer(base_url=f"http://127.0.0.1:{server.server_port}/v1", describe=describe, **settings)
+    server = LoopbackServer(_Handler)
+    state = ModelServer(base_url=f"{server.url}/v1", describe=describe, **settings)
     server.state = state
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with server.running(state.closing):
         yield state
-    finally:
-        state.closing.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 256
-    state: ModelServer
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that hang up are part of the tests."""
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    server: _Server
+    server: LoopbackServer
     is_counted = False
 
     def log_message(self, format: str, *args: object) -> None:

@@ -82,28 +82,39 @@ class RangeServer:
 @contextmanager
 def serve(files: Mapping[str, bytes], *, behaviour: Behaviour | None = None) -> Iterator[RangeServer]:
     """Serve files while the `with` statement lasts."""
-    server = _Server(("127.0.0.1", 0), _Handler)
-    state = RangeServer(
-        url=f"http://127.0.0.1:{server.server_port}", files=dict(files), behaviour=behaviour or Behaviour()
-    )
+    server = LoopbackServer(_Handler)
+    state = RangeServer(url=server.url, files=dict(files), behaviour=behaviour or Behaviour())
     server.state = state
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with server.running(state.closing):
         yield state
-    finally:
-        state.closing.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
-class _Server(ThreadingHTTPServer):
+class LoopbackServer(ThreadingHTTPServer):
+    """On 127.0.0.1, for clients that keep connections and hang up."""
+
     # Kept-alive connections would hold their threads until the client goes.
     daemon_threads = True
     block_on_close = False
-    request_queue_size = 64
-    state: RangeServer
+    request_queue_size = 256
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.state: Any = None
+        """What the handler works on."""
+
+    @contextmanager
+    def running(self, closing: threading.Event) -> Iterator[None]:
+        """Answer while the `with` statement lasts; `closing` is set at its end, for handlers that wait."""
+        thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            closing.set()
+            self.shutdown()
+            self.server_close()
+            thread.join()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that hang up are part of the tests."""
@@ -112,7 +123,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    server: _Server
+    server: LoopbackServer
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""

@@ -185,7 +185,7 @@ def test_how_frames_are_shown() -> None:
     assert film.frames_THWC[:, 0, 0, 0].tolist() == [5, 15, 25, 35, 45, 55, 65, 75]
     assert film.times_seconds.tolist() == [k / 8 for k in (5, 15, 25, 35, 45, 55, 65, 75)]
     with pytest.raises(ValueError, match="pictures='films': must be one of film, pictures, grid"):
-        MiradataStructuredParams(pictures="films")  # type: ignore[arg-type]
+        MiradataStructuredParams(pictures="films")  # type: ignore[arg-type] # on purpose
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 5])
@@ -344,7 +344,7 @@ def test_frames_of_pieces_are_asked_for_by_their_length() -> None:
     assert FrameRequest(mode="middle").identity()["max_frames"] is None
     for mode, given in (("uniform_pieces", {}), ("fps", {"piece_seconds": 1.0}), ("fps", {"min_tail_seconds": 1.0})):
         with pytest.raises(ValueError, match="mode 'uniform_pieces' needs piece_seconds; no other has it"):
-            FrameRequest(mode=mode, value=1, **given)  # type: ignore[arg-type]
+            FrameRequest(mode=mode, value=1, **given)  # type: ignore[arg-type] # as each case has them
     with pytest.raises(ValueError, match=r"pieces of 0\.0 s"):
         Lvd2mRawParams(piece_seconds=0.0)
 
