@@ -8,7 +8,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import PurePosixPath
@@ -63,6 +63,7 @@ class OpenaiCaptioner:
     _root: str | None = field(default=None, init=False)
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    _under_way: set[Future[Any]] = field(default_factory=set, init=False, repr=False)
 
     def __post_init__(self) -> None:
         url = urlsplit(self.base_url)
@@ -127,6 +128,9 @@ class OpenaiCaptioner:
         with self._lock:
             loop, self._loop = self._loop, None
         if loop is not None:
+            # Only what is ours: tasks that the HTTP library starts are ended by the library, and by nobody else.
+            for work in list(self._under_way):
+                work.cancel()
             asyncio.run_coroutine_threadsafe(self._end(), loop).result()
             loop.call_soon_threadsafe(loop.stop)
             self._thread.join()
@@ -138,16 +142,16 @@ class OpenaiCaptioner:
                 work.close()
                 raise CaptionerError(f"{self.model} is not loaded, or was closed")
             under_way = asyncio.run_coroutine_threadsafe(work, self._loop)
+            self._under_way.add(under_way)
         try:
             return under_way.result()
         except CancelledError:
             raise CaptionerError(f"{self.model} was closed before it answered") from None
+        finally:
+            self._under_way.discard(under_way)
 
     async def _end(self) -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
         await self._exchange.close()
 
     async def _look(self) -> None:
@@ -178,7 +182,12 @@ class OpenaiCaptioner:
         return json.dumps(body | body_of(request, pictures=self.pictures, limit=self.limit)).encode()
 
     async def _answers(self, requests: Sequence[Request], bodies: Sequence[bytes]) -> list[Response]:
-        return await asyncio.gather(*map(self._answer, requests, bodies))
+        try:
+            async with asyncio.TaskGroup() as group:
+                asked = [group.create_task(self._answer(*one)) for one in zip(requests, bodies, strict=True)]
+        except ExceptionGroup as failed:  # one of them says it; the others were ended
+            raise failed.exceptions[0] from None
+        return [task.result() for task in asked]
 
     async def _answer(self, request: Request, body: bytes) -> Response:
         # The slot is kept between tries: the more of them fail, the less is sent.

@@ -1,6 +1,7 @@
 """The client of model servers: what it sends, what it reads, what it tries again, and what it never tells."""
 
 import base64
+import gc
 import json
 import logging
 import threading
@@ -233,6 +234,8 @@ def test_what_no_request_gets_past_ends_the_run(server: ModelServer, status: int
         ask(server, request())
     assert KEY not in str(raised.value)
     assert sum(server.sent.values()) == 1
+    with pytest.raises(CaptionerError, match=f"answers HTTP {status}"):
+        ask(server, *map(request, range(4)))
 
 
 def test_how_likely_each_choice_was(server: ModelServer) -> None:
@@ -366,3 +369,19 @@ def test_closing_ends_what_is_under_way(server: ModelServer) -> None:
             with pytest.raises(CaptionerError, match="was closed before it answered"):
                 each.result(timeout=10)
     assert not [thread for thread in threading.enumerate() if thread.name == "civid-openai"]
+
+
+def test_closing_while_connections_are_being_made(server: ModelServer) -> None:
+    """What the HTTP library leaves behind when somebody else ends its tasks is a warning, and so an error here."""
+    server.faults.append(Fault(kind="closed", times=ALWAYS))
+    for _ in range(8):
+        one = captioner(server, backoff_seconds=0.0005, max_tries=1000)
+        one.load()
+        sent = sum(server.sent.values())
+        with ThreadPoolExecutor(64) as pool:
+            asking = [pool.submit(one.generate, [request(i)]) for i in range(64)]
+            while sum(server.sent.values()) < sent + 150:
+                time.sleep(0.001)
+            one.close()
+        assert {type(each.exception()) for each in asking} == {CaptionerError}
+        gc.collect()
