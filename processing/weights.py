@@ -1,6 +1,7 @@
 """Model weights: which are needed, where they lie, and what identifies them. Nothing is downloaded unasked."""
 
 import hashlib
+import importlib.util
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Final
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from civid_loader.errors import ModelError
+from civid_loader.errors import MissingDependencyError, ModelError
 
 _FILES: Final = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 """What a model folder on the Hub is fetched for; no pickles, no code."""
@@ -27,6 +28,8 @@ class ModelNeed:
     """Loaded only where the user accepts the licence by name."""
     is_on_hub: bool = True
     """Whether it can be fetched by its id; else the user names a file or folder."""
+    package_file: tuple[str, str] | None = None
+    """(import package, file in it) that brings the weights, where it is installed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +71,11 @@ def find_weights(
 
     Raises:
         ModelError: they are not here and may not be fetched; or the licence is not accepted.
+        MissingDependencyError: a package that brings them is not installed.
     """
+    if given is None and need.package_file is not None:
+        path = _in_package(*need.package_file)
+        return Weights(path=path, id=need.id, revision=None, sha256=_sha256(path), license=need.license)
     if given is not None and Path(given).exists():
         path = Path(given)
         return Weights(path=path, id=path.name, revision=None, sha256=_sha256(path), license="as given")
@@ -98,6 +105,15 @@ def find_weights(
         commit = HfApi().model_info(repo_id, revision=revision or None).sha
         path = Path(snapshot_download(repo_id, revision=commit, allow_patterns=patterns))
     return Weights(path=path, id=repo_id, revision=path.name, sha256=None, license=license_)
+
+
+def _in_package(package: str, file: str) -> Path:
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise MissingDependencyError(
+            f"{package} brings the model, and is not installed: pip install {package.replace('_', '-')}"
+        )
+    return Path(found.submodule_search_locations[0]) / file
 
 
 @lru_cache(maxsize=64)

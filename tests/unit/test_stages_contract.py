@@ -59,6 +59,7 @@ GOLDEN: Final[Mapping[str, tuple[str, str, Any]]] = {
     "temporal_consistency": ("fb7a445ddc120536", "tc_dino_vbench", 0.9909876),
     "text_area": ("63a2eedf091b6d06", "text_area_mean", 0.0),
     "tracking_strength": ("111531018aa16507", "tracking_strength", 17.921797),
+    "transnet_cuts": ("2175f22bb06868d6", "transnet_max", 0.907923),
 }
 """Stage -> its fingerprint without weights, at its defaults; a column; and its value for the clip `cut`, with the
 stage as it is made here. Another one without a new `version` says that results are not what they were."""
