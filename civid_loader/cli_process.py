@@ -185,19 +185,10 @@ def stages(
 
     console = Console()
     if name is None:
-        table = Table()
-        for title in ("stage", "finds", "models", "cost"):
-            table.add_column(title, overflow="fold")
+        table = Table(box=None, show_header=False, padding=(0, 2, 1, 0))
+        table.add_column(no_wrap=True, style="bold")
         for one in registry.names():
-            kind = registry.find(one)
-            needed = registry.make(one).weights_needed().values()
-            models = "\n".join(f"{need.id} ({need.license})" for need in needed) or "none"
-            if issubclass(kind, AskingStage):
-                captions = ", ".join(dict.fromkeys(field.kind for field in kind.fields))
-                found = [f"captions: {captions}"] if captions else []
-                table.add_row(one, "; ".join([*found, *(column.name for column in kind.findings)]), "any", kind.cost)
-                continue
-            table.add_row(one, ", ".join(column.name for column in kind.columns), models, kind.cost)
+            table.add_row(one, _in_short(one))
         console.print(table)
         return
     kind, made = registry.find(name), registry.make(name)
@@ -215,6 +206,26 @@ def stages(
         )
     for role, need in made.weights_needed().items():
         console.print(f"  model {role}: {need.id}, {need.license}", markup=False)
+
+
+def _in_short(name: str) -> str:
+    """A stage in a few lines: what it finds, with which models, for what."""
+    from civid_loader.processing import registry
+    from civid_loader.processing.asking import AskingStage
+
+    kind = registry.find(name)
+    needed = registry.make(name).weights_needed().values()
+    models = [f"{need.id} ({need.license})" for need in needed]
+    columns = kind.columns
+    if issubclass(kind, AskingStage):
+        models, columns = ["any that --backend names"], kind.findings
+    lines = {
+        "writes": kind.caption_kinds,
+        "finds": [column.name for column in columns],
+        "models": models or ["none"],
+        "cost": [kind.cost],
+    }
+    return "\n".join(f"[dim]{what:7}[/dim]{', '.join(told)}" for what, told in lines.items() if told)
 
 
 def _check_asked(recipe: str | None, stage: list[str] | None, only: list[str] | None) -> None:

@@ -73,6 +73,11 @@ class Stream:
         self._kept: list[VideoPacket] | None = None
         self._start_ticks: int | None = None
 
+    @property
+    def first_seconds(self) -> float:
+        """When the first frame is shown, as the container counts."""
+        return float(self._first_pts() * self.tick_seconds)
+
     def index(
         self, *, start_seconds: float = 0.0, end_seconds: float = FAR_SECONDS, locate_in: BinaryIO | None = None
     ) -> PacketIndex:

@@ -139,6 +139,7 @@ class AskingStage(Stage[P]):
 
     def __init_subclass__(cls) -> None:
         """Columns are what it finds, and what every stage that asks tells of its questions."""
+        cls.caption_kinds = tuple(dict.fromkeys(one.kind for one in cls.fields))
         cls.columns = (*cls.findings, *(_told_column(cls.name, one) for one in _TOLD))
 
     @abstractmethod

@@ -139,6 +139,9 @@ class Stage(ABC, Generic[P]):
     Params: ClassVar[type[Any]]
     """The class of `params`; made without arguments it has the defaults."""
     columns: ClassVar[tuple[Column, ...]]
+    caption_kinds: ClassVar[tuple[str, ...]] = ()
+    """Of the captions it writes, see `schema.CAPTION_KINDS`: its rows hold them beside its columns, as `captions` and
+    `transition_captions`."""
     needs: tuple[str, ...] = ()
     """Stages whose columns it reads, found in `ClipInput.row`; of some stages only with certain parameters."""
     needs_video: ClassVar[bool] = False

@@ -82,7 +82,7 @@ def unit_of(stages: Sequence[Stage[Any]]) -> Unit | None:
 
 def writes_captions(stages: Sequence[Stage[Any]]) -> bool:
     """Whether captions are among what they find."""
-    return any(isinstance(stage, AskingStage) and stage.fields for stage in stages)
+    return any(stage.caption_kinds for stage in stages)
 
 
 def parts_of(stage: Stage[Any]) -> Sequence[Column]:

@@ -12,7 +12,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from civid_loader.errors import MissingDependencyError, ModelError
 
-_FILES: Final = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+FILES: Final = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 """What a model folder on the Hub is fetched for; no pickles, no code."""
 
 
@@ -28,6 +28,8 @@ class ModelNeed:
     """Loaded only where the user accepts the licence by name."""
     is_on_hub: bool = True
     """Whether it can be fetched by its id; else the user names a file or folder."""
+    files: tuple[str, ...] = FILES
+    """Of its folder on the Hub, those that are fetched."""
     package_file: tuple[str, str] | None = None
     """(import package, file in it) that brings the weights, where it is installed."""
 
@@ -89,12 +91,12 @@ def find_weights(
     repo_id, _, revision = (given or need.id).partition("@")
     if given is not None and repo_id.count("/") != 1:
         raise ModelError(f"--model {role}={given}: no such file or folder, and no name on the Hub (org/name)")
-    patterns = list(_FILES)
+    patterns = list(need.files)
     license_ = need.license if repo_id == need.id else "not known"
     try:
         # From the cache first: a run must not depend on the network where the weights are here.
         path = Path(
-            snapshot_download(repo_id, revision=revision or None, allow_patterns=list(_FILES), local_files_only=True)
+            snapshot_download(repo_id, revision=revision or None, allow_patterns=patterns, local_files_only=True)
         )
     except LocalEntryNotFoundError as error:
         if not may_download:

@@ -24,7 +24,7 @@ from av.video.stream import VideoStream
 from civid_loader.deadlines import Deadline
 from civid_loader.errors import CorruptVideoError, MissingDependencyError, TruncatedVideoError, UnreadableVideoError
 from civid_loader.packets import TOLERANCE_SECONDS, Longs, PacketIndex
-from civid_loader.reencoding.sound import samples_of
+from civid_loader.sound import samples_of
 from civid_loader.stream import FAR_SECONDS, Stream, open_stream
 
 Codec = Literal["h264", "hevc", "av1"]
@@ -217,8 +217,14 @@ class _Encoding:
         for packet in self._timed([*packets, *video.encode()]):
             self._output.mux(packet)
         if isinstance(sound, AudioStream) and sound_output is not None:
-            begin, duration = self._timeline.begin_seconds, self._timeline.duration_seconds
-            for samples in samples_of(self._input, sound, sound_output, begin_seconds=begin, duration_seconds=duration):
+            for samples in samples_of(
+                self._input,
+                sound,
+                rate_hz=sound_output.rate,
+                layout=sound_output.layout.name,
+                begin_seconds=self._timeline.begin_seconds,
+                duration_seconds=self._timeline.duration_seconds,
+            ):
                 self._output.mux(sound_output.encode(samples))
             self._output.mux(sound_output.encode())
 

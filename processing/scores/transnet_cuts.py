@@ -100,7 +100,7 @@ class TransnetCuts(Stage[TransnetCutsParams]):
         windows = torch.from_numpy(frames_THWC)[torch.from_numpy(places.clip(0, len(frames_THWC) - 1))]
         found = []
         with torch.inference_mode():
-            for some_KTHWC in windows.split(_BATCH):
+            for some_KTHWC in torch.split(windows, _BATCH):
                 logits_KT1, _ = self._model(some_KTHWC.to(self._device))
                 found.append(logits_KT1[:, before : before + _STEP, 0].sigmoid().cpu())
         probabilities: npt.NDArray[np.float32] = torch.cat(found).flatten()[: len(frames_THWC)].numpy()

@@ -24,7 +24,7 @@ ORDER = (
     ("packets", "sampling"),
     ("mp4", "containers"),
     ("stream",),
-    ("media", "packet_readers", "pixels", "decode_threads"),
+    ("media", "packet_readers", "pixels", "decode_threads", "sound"),
     ("frame_groups", "backends"),
     ("decoding",),
     ("upstream",),

@@ -19,6 +19,7 @@ import torch
 from civid_loader.processing import registry
 from civid_loader.processing.asking import AskingStage
 from civid_loader.processing.stage import ClipInput, Column, CorpusStage, FrameRequest, Row, Stage
+from civid_loader.schema import CAPTION_KINDS
 from support.media import colourful_image, write_video
 from support.rows import captions
 from support.stages import clip_of, makers
@@ -46,6 +47,7 @@ SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 GOLDEN: Final[Mapping[str, tuple[str, str, Any]]] = {
     "aesthetic": ("e5dddba1468a89b8", "aesthetic_v1", 4.58662),
+    "audio_transcript": ("68c5a49e78e3cd21", "speech_lines", 1),
     "caption_check": ("9318e54c4bf9f017", "caption_words", [3, 2]),
     "clip_similarity": ("6f142c1350ddacb2", "clip_similarity", -0.0948137),
     "codec_motion": ("c93ace094d8e0215", "codec_motion_mean", 0.0245956),
@@ -113,7 +115,9 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[np.ndarr
     found = {}
     for clip_id, images in pictures.items():
         path = folder / f"{clip_id}.mp4"
-        write_video(path, num_frames=len(images), fps=FPS, size=images[0].shape[:2], image=images.__getitem__)
+        write_video(
+            path, num_frames=len(images), fps=FPS, size=images[0].shape[:2], image=images.__getitem__, sound=True
+        )
         found[clip_id] = (np.stack(images), path.read_bytes())
     return found
 
@@ -281,7 +285,9 @@ def test_rows_have_the_columns_it_declares(name: str, stage: Stage[Any], clips: 
             assert row["reason"], clip_id
             assert set(row) <= {"reason", *(column.name for column in columns)}
             continue
-        assert set(row) == {column.name for column in columns}, clip_id
+        texts = {"captions"} if stage.caption_kinds else set()
+        assert set(row) == {column.name for column in columns} | texts, clip_id
+        assert {one["kind"] for one in row.get("captions", ())} <= {*stage.caption_kinds} <= set(CAPTION_KINDS)
         for column in columns:
             assert_is_a(row[column.name], column.dtype)
     for column in columns:
