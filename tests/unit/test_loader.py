@@ -190,7 +190,7 @@ def test_the_state_is_small_and_plain(folder: Path, dataset: Any) -> None:
         ({"batch_size": 2}, "batch_sizes was"),
         ({"tail": "drop"}, "tail was 'pad', is 'drop'"),
         ({"shuffle": False}, "shuffle was True, is False"),
-        ({"dataset": dataset_of([["0.mp4"]] * 22).select(range(21))}, "num_rows was 22, is 21; data was"),
+        ({"dataset": dataset_of([["0.mp4"]] * 22).select(range(21))}, "data was .*; num_rows was 22, is 21"),
     ],
 )
 def test_a_state_of_another_run_is_refused(folder: Path, dataset: Any, changes: dict[str, Any], message: str) -> None:
