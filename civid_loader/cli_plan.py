@@ -32,9 +32,9 @@ def plan(
 
     Example: `civid plan out/miradata --frames 16 --frames 64 --pixels 65536 --batch-size 64 --world-size 8`
 
-    Sizes are those of the media layer (`civid probe`); without one, those that upstream states. fill: rows repeated with
-    weight 0; scale: mean factor of height and width; larger: share of samples that are enlarged; crop, pad: shares of
-    pixels cut off, and of places without a frame.
+    Sizes are those of the media layer (`civid probe`); without one, those that upstream states. fill: rows repeated
+    with weight 0; scale: mean factor of height and width; larger: share of samples that are enlarged; crop, pad: shares
+    of pixels cut off, and of places without a frame.
     """
     from civid_loader.buckets import fit_buckets
     from civid_loader.plan import BatchPlan
