@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Final, Protocol, cast, runtime_checkable
 
 from civid_loader.archives import find_member, inflate
 from civid_loader.deadlines import Deadline
-from civid_loader.errors import UnreadableVideoError, UnsafePathError, VideoNotFoundError
+from civid_loader.errors import UnreadableVideoError, UnsafePathError, VideoNotFoundError, VideoRootError
 from civid_loader.remote import RemoteSource
 from civid_loader.transport import Counters, without_credentials
 from civid_loader.video_shards import find_in_shards
@@ -64,7 +64,8 @@ def open_video(pointer: str, *, root: str | None, dataset: str | None = None) ->
         UnsafePathError: a relative pointer that leaves `root`.
         UnreadableVideoError: an archive or shard that cannot be read at random.
         MissingDependencyError: fsspec lacks the package for this kind of URL.
-        ValueError: a relative pointer without a usable `root`, or `videos:` without `dataset`.
+        VideoRootError: a relative pointer without a usable `root`.
+        ValueError: `videos:` without `dataset`.
     """
     if pointer.startswith("videos:"):
         if dataset is None:
@@ -240,7 +241,9 @@ def _local_path(pointer: str, *, root: str | None) -> str:
     if os.path.isabs(pointer):
         path = pointer
     elif root is None:
-        raise ValueError(f"pointer {pointer!r} is relative: pass the folder it starts from (root=..., videos=...)")
+        raise VideoRootError(
+            f"pointer {pointer!r} is relative: pass the folder it starts from (--videos; in Python root= or videos=)"
+        )
     else:
         path = os.path.realpath(os.path.join(root, pointer))
         top = os.path.join(os.path.realpath(root), "")
@@ -252,7 +255,7 @@ def _local_path(pointer: str, *, root: str | None) -> str:
     if os.path.isfile(path):
         return path
     if root is not None and not os.path.isdir(root):
-        raise ValueError(f"the video root {root!r} is not a folder; pass the folder that holds the videos")
+        raise VideoRootError(f"the video root {root!r} is not a folder; pass the folder that holds the videos")
     where = f"in the video root {root!r}" if path != pointer else "(an absolute path)"
     raise VideoNotFoundError(
         f"no file {pointer!r} {where}; download it, name another video root, or let the loader skip missing clips"

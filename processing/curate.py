@@ -165,7 +165,7 @@ def curate(
                 journal.add(number, entry)
         finally:
             while _ASKERS:
-                _ASKERS.popitem()[1].captioner.close()
+                _ASKERS.popitem()[1].answers.close()
         sealed = seal(root, work, plan, [journal.entries[job.index] for job in jobs])
         manifest = fingerprint | sealed | {"skipped_videos": scanned.skipped}
         write_json(root / MANIFEST, manifest)
@@ -206,7 +206,7 @@ def _checked(recipe: Recipe, captioner: CaptionerSpec | None, device: str) -> di
         raise StageError(f"recipe {recipe.name} asks no model when it cuts films: leave out the backend and its model")
     made = captioner.make(device=device)
     made.check()
-    identity = CaptionerAsker(captioner=made).identity
+    identity = CaptionerAsker.of(made).identity
     made.close()
     return identity
 
@@ -216,7 +216,7 @@ def _asker_of(captioner: CaptionerSpec, device: str) -> CaptionerAsker:
     if key not in _ASKERS:
         made = captioner.make(device=device)
         made.load()
-        _ASKERS[key] = CaptionerAsker(captioner=made)
+        _ASKERS[key] = CaptionerAsker.of(made)
     return _ASKERS[key]
 
 

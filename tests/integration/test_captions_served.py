@@ -194,7 +194,8 @@ def test_killed_and_run_again(server: ModelServer, tmp_path: Path, videos: Path)
     assert running.poll() is None
     os.killpg(running.pid, signal.SIGKILL)
     running.communicate()
-    with closing(sqlite3.connect(work / "answers.sqlite")) as file:
+    (answers,) = root.glob(".answers-*.sqlite")
+    with closing(sqlite3.connect(answers)) as file:
         kept = {key for (key,) in file.execute("SELECT key FROM answers")}
     assert num_clips // 3 < len(kept) < num_clips
     server.delay_seconds = 0.0

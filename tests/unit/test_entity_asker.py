@@ -16,7 +16,7 @@ COOK = Entity(name="the cook", is_person=True)
 
 def asker(script: Script) -> tuple[CaptionerAsker, ScriptedCaptioner]:
     captioner = ScriptedCaptioner(script=script)
-    return CaptionerAsker(captioner=captioner), captioner
+    return CaptionerAsker.of(captioner), captioner
 
 
 def frames(*values: int, size: tuple[int, int] = (18, 32)) -> list[Image]:
