@@ -146,7 +146,7 @@ def test_each_clip_has_its_own_text_whatever_fails(
         ("closed", {}),
         ("broken_body", {}),
         ("swapped", {"times": 8}),
-        ("length", {"times": 5}),
+        ("length", {"times": 5, "match": lambda asked: asked.body["max_tokens"] == 1024}),  # not once more
         ("slow", {"seconds": 0.3}),
     ]
     server.faults += [Fault(kind=kind, after=20 + 40 * i, **{"times": 6} | how) for i, (kind, how) in enumerate(kinds)]

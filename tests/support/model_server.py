@@ -98,6 +98,8 @@ class ModelServer:
     asked: list[Asked] = field(default_factory=list)
     """All that came, pictures and all; only where `keeps`."""
     keeps: bool = False
+    tells_usage: bool = True
+    """How many tokens."""
     max_parallel: int = 0
     """The most requests that were being answered at one time."""
     num_parallel: int = 0
@@ -256,7 +258,8 @@ def _completion(state: ModelServer, asked: Asked, kind: FaultKind | None) -> dic
     if asked.body.get("logprobs"):
         choice["logprobs"] = {"content": logprobs_of(text, state.probabilities)}
     usage = {"prompt_tokens": 100 + 50 * len(asked.pictures), "completion_tokens": len(text.split())}
-    return {"id": f"chatcmpl-{asked.key}", "object": "chat.completion", "choices": [choice], "usage": usage}
+    told = {"id": f"chatcmpl-{asked.key}", "object": "chat.completion", "choices": [choice]}
+    return told | {"usage": usage} if state.tells_usage else told
 
 
 def _fill(state: ModelServer, asked: Asked, schema: Mapping[str, Any], name: str = "") -> Any:

@@ -67,7 +67,7 @@ def test_answers_that_say_nothing(text: str, message: str) -> None:
 def test_a_choice(text: str, expected: str | None) -> None:
     schema = choice_schema("GOOD", "BAD")
     if expected is None:
-        with pytest.raises(ValueError, match="neither GOOD nor BAD, or more than one|breaks its schema"):
+        with pytest.raises(ValueError, match=r"neither GOOD nor BAD, or more than one|breaks its schema"):
             read_answer(text, schema)
     else:
         assert read_answer(text, schema) == {"choice": expected}
