@@ -102,7 +102,7 @@ class Conversation:
         self._request = request
         response = self.response = self.answers.ask(request)
         self.num_requests += 1
-        if response.error is None or response.prompt_tokens is not None:  # what is refused costs nothing
+        if not response.is_refused:  # which costs nothing
             self.prompt_tokens = added(self.prompt_tokens, response.prompt_tokens)
             self.completion_tokens = added(self.completion_tokens, response.completion_tokens)
         if response.error is not None:

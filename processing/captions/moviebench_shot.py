@@ -38,7 +38,7 @@ class MoviebenchShot(AskingStage[MoviebenchShotParams]):
     """Characters, style, plot, background and camera of a shot."""
 
     name = "moviebench_shot"
-    version = 1
+    version = 2
     Params = MoviebenchShotParams
     cost = "a model that sees, 1 question per shot"
     prompts = ("moviebench_shot", "moviebench_shot_clip")
@@ -94,10 +94,11 @@ class MoviebenchShot(AskingStage[MoviebenchShotParams]):
         }
 
     def _portraits(self, bank: Sequence[Mapping[str, Any]], notes: list[str]) -> list[Part]:
-        """Each character's name, and its main portrait where there is one."""
+        """Each character's names, and its main portrait where there is one."""
         parts: list[Part] = []
         for character in bank:
-            parts.append(f"Character: {character['name']}")
+            also = f" (also called {', '.join(character['aliases'])})" if character["aliases"] else ""
+            parts.append(f"Character: {character['name']}{also}")
             picture = None
             if character["portraits"]:
                 picture = portrait(

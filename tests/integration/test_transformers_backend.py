@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,21 @@ def test_films_are_told_when_their_frames_were(captioners: dict[str, Transformer
     # 64 x 64 px in patches of 16, four to a token, two frames at once: 2 x 4 tokens for a film of 4.
     assert prompt(film(1)).count("<|video_pad|>") == 8
     assert prompt(picture(1)).count("<|image_pad|>") == 4
+
+
+def test_thinking_is_switched_off_where_the_template_knows_of_it(
+    captioners: dict[str, TransformersCaptioner], tmp_path: Path
+) -> None:
+    assert captioners["qwen3_vl"]._variables == {}, "its template does not"
+    folder = tiny_vlms.save_qwen3_vl(tmp_path / "thinking")
+    with (folder / "chat_template.jinja").open("a") as file:
+        file.write("{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}")
+    for options, is_off in (({}, True), ({"chat_template_kwargs": {"enable_thinking": True}}, False)):
+        asked = captioner(folder, **options)
+        asked.load()
+        inputs = asked._inputs([Request(id="a", parts=("Look",))])
+        assert asked._processor.tokenizer.decode(inputs["input_ids"][0]).endswith("<think></think>") == is_off
+        asked.close()
 
 
 def test_film_metadata_gives_rate_and_times() -> None:
@@ -246,7 +262,7 @@ def test_models_that_cannot_be_asked_are_refused_before_anything_is_loaded(tmp_p
         check(str(tiny_models.save_clip(tmp_path / "clip")))
     with pytest.raises(CaptionerError, match=r"dtype='int3': must be one of bfloat16, float16, float32"):
         check(str(tmp_path), dtype="int3")
-    with pytest.raises(CaptionerError, match="unexpected keyword argument 'bach_size'"):
+    with pytest.raises(CaptionerError, match=r"there is no option 'bach_size'.*did you mean 'batch_size'"):
         check(str(tmp_path), bach_size=2)
 
 
@@ -262,12 +278,16 @@ def test_a_run_keeps_what_cannot_be_read_and_judges_what_can(
 ) -> None:
     """A random model writes no JSON, so captions are missing with their reason; its choices are choices."""
     sizes: list[int] = []
+    seconds: list[float] = []
     answer = TransformersCaptioner._answer
 
     def counted(self: TransformersCaptioner, requests: Sequence[Request]) -> list[Response]:
         sizes.append(len(requests))
+        start = perf_counter()
         # A random model never ends, and a thousand tokens take long.
-        return answer(self, [replace(one, max_tokens=8) for one in requests])
+        found = answer(self, [replace(one, max_tokens=8) for one in requests])
+        seconds.append(perf_counter() - start)
+        return found
 
     monkeypatch.setattr(TransformersCaptioner, "_answer", counted)
     (tmp_path / "videos").mkdir()
@@ -293,3 +313,6 @@ def test_a_run_keeps_what_cannot_be_read_and_judges_what_can(
     assert max(sizes) > 1
     assert report.usage is not None
     assert report.usage.num_requests == sum(sizes)
+    in_batches = sum(size * took for size, took in zip(sizes, seconds, strict=True))
+    assert report.usage.request_seconds == pytest.approx(in_batches, rel=0.1), "not the time in the queue"
+    assert report.server_share == pytest.approx(in_batches / (4 * report.wall_seconds), rel=0.1), "of 4 in a batch"

@@ -1,5 +1,6 @@
 """Stages that describe clips of CI-VID, MiraData and LVD-2M: the right words in the right place."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
@@ -14,7 +15,6 @@ from civid_loader.processing.answers import Answers
 from civid_loader.processing.asking import AskingStage
 from civid_loader.processing.captioner import Film, Request
 from civid_loader.processing.captions.civid_joint import CividJoint, CividJointParams
-from civid_loader.processing.captions.civid_single import CividSingle, CividSingleParams
 from civid_loader.processing.captions.lvd2m_raw import Lvd2mRaw, Lvd2mRawParams
 from civid_loader.processing.captions.lvd2m_refine import Lvd2mRefine, Lvd2mRefineParams
 from civid_loader.processing.captions.lvd2m_rewrite import Lvd2mRewrite, Lvd2mRewriteParams
@@ -31,7 +31,6 @@ from support.scripted_captioner import (
     asked_clip,
     caption,
     connected,
-    failing,
     pictures_of,
     texts_of,
 )
@@ -56,7 +55,9 @@ def singles(about: str) -> list[dict[str, Any]]:
     return [caption(kind, f"{kind} of {about}") for kind in kinds]
 
 
-@pytest.mark.parametrize("name", ["civid_joint", "miradata_structured", "lvd2m_raw", "lvd2m_refine", "lvd2m_rewrite"])
+@pytest.mark.parametrize(
+    "name", ["civid_single", "civid_joint", "miradata_structured", "lvd2m_raw", "lvd2m_refine", "lvd2m_rewrite"]
+)
 def test_instructions_name_the_fields_and_their_limits(name: str) -> None:
     stage = registry.make(name)
     assert isinstance(stage, AskingStage)
@@ -65,8 +66,8 @@ def test_instructions_name_the_fields_and_their_limits(name: str) -> None:
         if prompt != "miradata_hint":
             for field in stage.fields:
                 assert f'"{field.name}"' in text, prompt
-    if name != "miradata_structured":  # which asks for about as many
-        assert all(f"at most {field.max_words} words" in text for field in stage.fields)
+            for field in stage.fields:
+                assert re.search(rf'"{field.name}"[^"]*at most {field.max_words} words', text), (prompt, field.name)
 
 
 # CI-VID: from one clip to the next.
@@ -287,34 +288,6 @@ def test_the_refined_caption_is_rewritten() -> None:
     assert texts_of(captioner.requests[0]).endswith("A brown dog runs.")
     row = stage.run([asked_clip(stage, row={"captions": [caption("raw", "A dog.")]})])[0]
     assert row["reason"].startswith("the clip has no refined caption: name lvd2m_refine")
-
-
-def test_a_piece_without_an_answer_does_not_cost_the_others() -> None:
-    answers: dict[str, Any] = {"piece-0": {"caption": "x"}, "piece-1": failing, "piece-2": {"caption": " \n"}}
-    stage = Lvd2mRaw(Lvd2mRawParams())
-    connected(stage, lambda asked: one(asked) if callable(one := answers[asked.id.rpartition("/")[2]]) else one)
-    row = stage.run([asked_clip(stage, num_frames=900, fps=10.0)])[0]
-    assert row["reason"] == "piece-1: no memory left; piece-2: caption: empty"
-    assert row["lvd2m_raw_raw_text"] == '{"caption": " \\n"}'
-    assert [(one["text"], one["start_seconds"]) for one in row["captions"]] == [("x", 0.0)]
-    assert row["lvd2m_raw_num_requests"] == 3
-
-
-def test_a_window_without_an_answer_does_not_cost_the_others() -> None:
-    stage = MiradataStructured(MiradataStructuredParams())
-    connected(stage, lambda asked: "cannot say" if asked.id.endswith("window-1") else names_back(asked))
-    row = stage.run([asked_clip(stage, num_frames=LONG, fps=1.0)])[0]
-    assert row["reason"].startswith("window-1: the answer is no JSON")
-    assert [one["start_seconds"] for one in row["captions"]] == [0.0] * 6 + [240.0] * 6
-
-
-def test_a_text_that_says_nothing_is_no_caption() -> None:
-    stage = CividSingle(CividSingleParams())
-    connected(stage, lambda asked: names_back(asked) | {"camera_angle": "  "})
-    row = stage.run([asked_clip(stage)])[0]
-    assert row["reason"] == "camera_angle: empty"
-    assert '"camera_angle": "  "' in row["civid_single_raw_text"]
-    assert not row.get("captions")
 
 
 def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
