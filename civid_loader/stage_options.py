@@ -130,9 +130,12 @@ def named_stages(texts: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
     for text in texts:
         name, _, told = text.partition(":")
         try:
-            asked.append((name, json.loads(told) if told else {}))
+            params = json.loads(told) if told else {}
         except json.JSONDecodeError as error:
             raise typer.BadParameter(f"--stage {text}: its parameters are no JSON: {error}") from error
+        if not isinstance(params, dict):
+            raise typer.BadParameter(f'--stage {text}: write its parameters as a JSON object, such as {{"fps": 2}}')
+        asked.append((name, params))
     return asked
 
 

@@ -64,12 +64,14 @@ def open_video(pointer: str, *, root: str | None, dataset: str | None = None) ->
         UnsafePathError: a relative pointer that leaves `root`.
         UnreadableVideoError: an archive or shard that cannot be read at random.
         MissingDependencyError: fsspec lacks the package for this kind of URL.
-        VideoRootError: a relative pointer without a usable `root`.
-        ValueError: `videos:` without `dataset`.
+        VideoRootError: a relative pointer without a usable `root`, or `videos:` without `dataset`.
     """
     if pointer.startswith("videos:"):
         if dataset is None:
-            raise ValueError(f"pointer {pointer!r} is into the dataset's own videos: pass the dataset (dataset=...)")
+            raise VideoRootError(
+                f"pointer {pointer!r} is into the dataset's own videos: pass the dataset (its folder as --videos; in "
+                "Python dataset=)"
+            )
         clip = find_in_shards(dataset, pointer.removeprefix("videos:"), open_file=_open_shard)
         return open_range(clip.shard, offset=clip.byte_offset, num_bytes=clip.num_bytes)
     if member := _ARCHIVE_MEMBER.fullmatch(pointer):

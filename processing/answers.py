@@ -92,6 +92,11 @@ class Answers:
     """One after the other."""
     _num_refusals: int = 0
     """Since the last answer."""
+    _num_sent: int = 0
+    _under_way: set[int] = field(default_factory=set)
+    """Numbers of those sent that have not come back."""
+    _refused_since: int = 0
+    """Number sent when the first of the refusals came."""
     _over: str | None = None
     """Why the model cannot be asked any more."""
 
@@ -132,8 +137,16 @@ class Answers:
                 self._kept.forget(request.key)
 
     def _ask(self, requests: Sequence[Request]) -> list[Response]:
+        with self._lock:
+            self._num_sent += 1
+            number = self._num_sent
+            self._under_way.add(number)
         start = perf_counter()
-        responses = self.captioner.generate(requests)
+        try:
+            responses = self.captioner.generate(requests)
+        finally:
+            with self._lock:
+                self._under_way.discard(number)
         for request, response in zip(requests, responses, strict=True):
             if response.id != request.id:
                 raise CaptionerError(
@@ -157,13 +170,16 @@ class Answers:
             )
         )
         self._num_server_errors = self._num_server_errors + 1 if response.is_server_error else 0
+        if response.is_refused and self._num_refusals == 0:
+            self._refused_since = self._num_sent
         self._num_refusals = 0 if response.error is None else self._num_refusals + response.is_refused
         if self._num_server_errors >= _MAX_SERVER_ERRORS:
             raise CaptionerError(
                 f"{_MAX_SERVER_ERRORS} requests one after the other failed, the last with {response.error}; when "
                 "the server answers again, run the same command: what is finished is kept"
             )
-        if self._num_refusals >= _MAX_REFUSALS:
+        # Refusals come at once, answers take their time: those that were sent before must have come back too.
+        if self._num_refusals >= _MAX_REFUSALS and min(self._under_way, default=self._num_sent) >= self._refused_since:
             raise CaptionerError(
                 f"{_MAX_REFUSALS} requests one after the other were refused, the last because {response.error}; check "
                 "that the model looks at pictures and reads as many tokens as it is sent: a stage's parameters say how "

@@ -1,6 +1,9 @@
 """Answers are kept, and given again; a server that is gone ends the run."""
 
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,6 +95,46 @@ def test_a_server_that_is_gone_ends_the_run() -> None:
     for _ in range(19):
         answers.ask(request())
     with pytest.raises(CaptionerError, match="20 requests one after the other failed, the last with refused; when the"):
+        answers.ask(request())
+
+
+def test_a_model_that_refuses_everything_ends_the_run() -> None:
+    captioner = Counting(answer=lambda one: Response(id=one.id, error="too many pictures", is_refused=True))
+    answers = Answers(captioner=captioner)
+    for _ in range(19):
+        assert answers.ask(request()).is_refused
+    with pytest.raises(CaptionerError, match=r"20 requests .* were refused, the last because too many pictures; check"):
+        answers.ask(request())
+    with pytest.raises(CaptionerError, match="were refused"):
+        answers.ask(request())
+    assert len(captioner.asked) == 20
+
+
+def test_refusals_that_are_quicker_than_answers_do_not_end_the_run() -> None:
+    """The first request is answered when 30 after it were refused."""
+    refused = threading.Event()
+    num_refused = 0
+
+    def answer(one: Request) -> Response:
+        if one.id == "good":
+            assert refused.wait(20)
+            return fine(one)
+        return Response(id=one.id, error="too long", is_refused=True)
+
+    captioner = Counting(answer=answer)
+    answers = Answers(captioner=captioner)
+    with ThreadPoolExecutor(1) as pool:
+        good = pool.submit(answers.ask, request(id="good"))
+        while not captioner.asked:
+            time.sleep(0.001)
+        for _ in range(30):
+            num_refused += answers.ask(request()).is_refused
+        refused.set()
+        assert good.result().error is None
+    assert num_refused == 30
+    for _ in range(19):
+        answers.ask(request())
+    with pytest.raises(CaptionerError, match="were refused"):
         answers.ask(request())
 
 
