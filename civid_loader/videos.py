@@ -69,8 +69,7 @@ def open_video(pointer: str, *, root: str | None, dataset: str | None = None) ->
     if pointer.startswith("videos:"):
         if dataset is None:
             raise VideoRootError(
-                f"pointer {pointer!r} is into the dataset's own videos: pass the dataset (its folder as --videos; in "
-                "Python dataset=)"
+                f"pointer {pointer!r} is into the dataset's own videos: pass the dataset (dataset=...)"
             )
         clip = find_in_shards(dataset, pointer.removeprefix("videos:"), open_file=_open_shard)
         return open_range(clip.shard, offset=clip.byte_offset, num_bytes=clip.num_bytes)

@@ -225,11 +225,10 @@ class OpenaiCaptioner:
             try:
                 told = await self._exchange.send("POST", "chat/completions", content=body, key=request.key)
                 answer = read_answer(request, told, seconds=perf_counter() - start)
-            except BusyError as error:
-                self._pace.refused(sent_at, retry_after_seconds=error.retry_after_seconds)
-                raise
             except TryAgainError as error:
                 error.seconds = perf_counter() - start
+                if isinstance(error, BusyError):
+                    self._pace.refused(sent_at, retry_after_seconds=error.retry_after_seconds)
                 raise
             except RefusedError as error:
                 refused = error
