@@ -204,7 +204,7 @@ def print_report(report: "ProcessReport") -> None:
             table.add_row(kind, f"{of['num_texts']:,.0f}", f"{of['mean_words']:,.1f}")
         console.print(table)
     for reason, count in list(report.reasons.items())[:MAX_REASONS]:
-        console.print(f"{count:,} clips without values: {reason}", style="red", markup=False, highlight=False)
+        console.print(f"{count:,} clips lack values: {reason}", style="red", markup=False, highlight=False)
     if len(report.reasons) > MAX_REASONS:
         console.print(
             f"and {len(report.reasons) - MAX_REASONS:,} more reasons: column reason of the layer", style="red"

@@ -14,6 +14,7 @@ from civid_loader.processing.captioner import CaptionerSpec
 from civid_loader.processing.process_report import ProcessReport
 from civid_loader.processing.run import process
 from civid_loader.processing.work import StageSpec
+from civid_loader.stage_options import print_report
 from civid_loader.storage import read_manifest, read_table
 from support.built import clip, write_dataset
 from support.media import write_video
@@ -76,13 +77,19 @@ def test_a_few_clips_and_then_all(server: ModelServer, root: Path, videos: Path)
     assert kept.name not in json.dumps(read_manifest(root))
 
 
-def test_an_answer_that_could_not_be_used_is_asked_for_again(server: ModelServer, root: Path, videos: Path) -> None:
+def test_an_answer_that_could_not_be_used_is_asked_for_again(
+    server: ModelServer, root: Path, videos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     server.faults += [Fault(kind="no_json"), Fault(kind="status", status=400, message="[/red] too long")]
     report = run(server, root, videos, "civid_single")
     assert report.reasons == {
         "civid_single: single: the answer is no JSON: Expecting value: line 1 column 1 (char 0)": 1,
         "civid_single: the server does not take the request: HTTP 400 [/red] too long": 1,
     }
+    print_report(report)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "1 clips lack values: civid_single: single: the answer is no JSON" in shown
+    assert "[/red] too long" in shown, "nothing of it is taken for markup"
     again = run(server, root, videos, "civid_single", retry_errors=True)
     assert again.reasons == {}
     assert again.usage is not None
