@@ -68,9 +68,7 @@ def open_video(pointer: str, *, root: str | None, dataset: str | None = None) ->
     """
     if pointer.startswith("videos:"):
         if dataset is None:
-            raise VideoRootError(
-                f"pointer {pointer!r} is into the dataset's own videos: pass the dataset (dataset=...)"
-            )
+            raise VideoRootError(f"pointer {pointer!r} is into the dataset's own videos: pass its folder (dataset=...)")
         clip = find_in_shards(dataset, pointer.removeprefix("videos:"), open_file=_open_shard)
         return open_range(clip.shard, offset=clip.byte_offset, num_bytes=clip.num_bytes)
     if member := _ARCHIVE_MEMBER.fullmatch(pointer):
@@ -243,7 +241,7 @@ def _local_path(pointer: str, *, root: str | None) -> str:
         path = pointer
     elif root is None:
         raise VideoRootError(
-            f"pointer {pointer!r} is relative: pass the folder it starts from (--videos; in Python root= or videos=)"
+            f"pointer {pointer!r} is relative: pass the folder it starts from (--videos, root=, videos=)"
         )
     else:
         path = os.path.realpath(os.path.join(root, pointer))
