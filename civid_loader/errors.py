@@ -124,6 +124,10 @@ class StuckVideoError(VideoTimeoutError):
     """Reading or decoding does not come back at all; a thread of the process is stuck in it."""
 
 
+class VideoRootError(CividLoaderError, ValueError):
+    """Pointers are relative, and no folder was named that they start from."""
+
+
 class TooManyFailedError(VideoError):
     """More clips cannot be read than `max_failed` allows."""
 

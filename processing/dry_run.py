@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
+from civid_loader.processing.answers import added
 from civid_loader.processing.captioner import CaptionerSpec
 from civid_loader.processing.chunks import plan_chunks, read_clips
+from civid_loader.processing.earlier_captions import EarlierCaptions
 from civid_loader.processing.planner import DecodePlan
 from civid_loader.processing.work import Job, Setup, StageSpec, Worker
 
@@ -35,8 +37,8 @@ class Estimate:
     """Of one worker that decodes and computes in turn."""
     decode_share: float
     """Of that time, from 0 to 1."""
-    tokens_per_clip: float
-    """Read and written by the model that is asked; 0 where none is."""
+    tokens_per_clip: float | None
+    """Read and written by the model that is asked; 0 where none is, None where it does not say."""
 
     def __str__(self) -> str:
         hours = self.num_clips * self.seconds_per_clip / 3600
@@ -61,6 +63,7 @@ def estimate(
     device: str,
     timeout_seconds: float | None,
     captioner: CaptionerSpec | None = None,
+    captions_from: str | None = None,
 ) -> Estimate:
     """Plan a run, and work through its first clips in this process; nothing is written.
 
@@ -84,10 +87,13 @@ def estimate(
     worker = Worker(setup)
     load_seconds = perf_counter() - start
     clips = read_clips(root, chunks.listed[0])[:SAMPLE_CLIPS]
+    if captions_from is not None:
+        clips = EarlierCaptions.of(root, captions_from, into="").added(clips)
     start = perf_counter()
     result = worker.run(Job(index=0, clips=clips, skipped={}))
     seconds = perf_counter() - start
     worker.close()
+    tokens = added(result.usage.prompt_tokens, result.usage.completion_tokens)
     return Estimate(
         num_clips=chunks.num_clips,
         num_chunks=len(chunks.listed),
@@ -99,5 +105,5 @@ def estimate(
         load_seconds=load_seconds,
         seconds_per_clip=seconds / len(clips),
         decode_share=result.decode_seconds / seconds,
-        tokens_per_clip=(result.usage.prompt_tokens + result.usage.completion_tokens) / len(clips),
+        tokens_per_clip=None if tokens is None else tokens / len(clips),
     )
