@@ -62,7 +62,7 @@ def test_a_server_with_few_slots_costs_no_request(server: ModelServer) -> None:
     assert [one.error for one in responses] == [None] * 300
     assert {server.answered[one.key] for one in requests} == {1}
     num_sent = sum(server.sent.values())
-    assert 300 + 64 - 8 <= num_sent < 450, "64, 32 and 16 at once are tried, and then a little more than 8 now and then"
+    assert 300 < num_sent < 500, "64, 32 and 16 at once are tried, and then a little more than 8 now and then"
     assert server.max_parallel <= 64
 
 
