@@ -56,7 +56,7 @@ GOLDEN: Final[Mapping[str, tuple[str, str, Any]]] = {
     "nsfw": ("49a4bb30aed999a8", "nsfw_score", 0.437),
     "optical_flow": ("79dc235b9790f5a0", "flow_mean_px", 1.43153),
     "scene_cuts": ("230b1a80fd2bfb64", "cut_max", 92.52653),
-    "split": ("5f36e5dbdc554bdb", "scene_starts", [0.0]),
+    "split": ("ee44c774d2fcfc02", "scene_starts", [0.0]),
     "technical_quality": ("e3ae6b628e087a84", "blockiness", 0.8916513),
     "temporal_consistency": ("fb7a445ddc120536", "tc_dino_vbench", 0.9909876),
     "text_area": ("63a2eedf091b6d06", "text_area_mean", 0.0),
