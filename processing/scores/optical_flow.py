@@ -31,7 +31,9 @@ Backend = Literal["raft_large", "raft_small", "dis"]
 _Clip: TypeAlias = npt.NDArray[np.uint8]
 _Flows: TypeAlias = Callable[[Sequence[_Clip]], Iterator[tuple[int, torch.Tensor]]]
 
-_CHECKPOINTS: Final = {"raft_large": "C_T_SKHT_V2", "raft_small": "C_T_V2"}
+_CHECKPOINTS: Final = {"raft_large": "C_T_SKHT_V2-ff5fadd5", "raft_small": "C_T_V2-01064c6d"}
+"""As the weights of torchvision name them: `Raft_Large_Weights.C_T_SKHT_V2.url`."""
+_URL: Final = "https://download.pytorch.org/models"
 _TOP_SHARE: Final = 0.05
 """Of MiraBench's dynamic degree, as in VBench."""
 
@@ -133,8 +135,10 @@ class OpticalFlow(Stage[OpticalFlowParams]):
         """See `Stage`."""
         if self.params.backend == "dis":
             return {}
-        id_ = f"torchvision/{self.params.backend}-{_CHECKPOINTS[self.params.backend]}"
-        return {"raft": ModelNeed(id=id_, license="BSD-3-Clause", is_on_hub=False)}
+        checkpoint = _CHECKPOINTS[self.params.backend]
+        id_ = f"torchvision/{self.params.backend}-{checkpoint.partition('-')[0]}"
+        url = f"{_URL}/{self.params.backend}_{checkpoint}.pth"
+        return {"raft": ModelNeed(id=id_, license="BSD-3-Clause", is_on_hub=False, url=url)}
 
     def setup(self, *, device: str) -> None:
         """See `Stage`."""
@@ -143,8 +147,8 @@ class OpticalFlow(Stage[OpticalFlowParams]):
             return
         if "raft" not in self.weights:
             raise ModelError(
-                f"optical_flow: {self.params.backend} has no weights; name torchvision's .pth file: --model raft=PATH, "
-                "or choose backend dis, which needs none"
+                f"optical_flow: {self.params.backend} has no weights; fetch torchvision's with --download, or name the "
+                ".pth file: --model raft=PATH; or choose backend dis, which needs none"
             )
         model = load_raft(self.weights["raft"].path, architecture=self.params.backend)
         self._flows = Raft(
