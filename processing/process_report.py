@@ -14,7 +14,7 @@ import pyarrow as pa
 from civid_loader.histograms import Panel, draw_panels
 from civid_loader.layers import layer_folder
 from civid_loader.processing.answers import Usage
-from civid_loader.processing.stage_rows import CAPTIONS
+from civid_loader.processing.stage_rows import CAPTIONS, is_error
 from civid_loader.processing.work import Result
 from civid_loader.storage import atomic_file, read_table
 
@@ -30,6 +30,8 @@ class ProcessReport:
     fingerprint: str
     """Of all stages together."""
     num_clips: int
+    num_failed: int
+    """With which something went wrong, those not counted that merely have nothing to compute."""
     reasons: Mapping[str, int]
     """Why clips have no values -> how many."""
     statistics: Mapping[str, Mapping[str, float]]
@@ -89,6 +91,7 @@ def report_on(
         layer=layer,
         fingerprint=fingerprint,
         num_clips=len(rows),
+        num_failed=sum(map(is_error, rows["reason"].to_pylist())),
         reasons=dict(reasons),
         statistics=statistics,
         num_chunks_run=spent.num_chunks,

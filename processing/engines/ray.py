@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from civid_loader.errors import MissingDependencyError, WorkerError
+from civid_loader.errors import MissingDependencyError, StageError, WorkerError
 from civid_loader.processing.work import Job, Result, Setup, Worker
 
 _MAX_DEATHS: Final = 3
@@ -23,6 +23,7 @@ def run_ray(
 
     Raises:
         MissingDependencyError: Ray is not installed.
+        StageError: device cuda, and no GPU in the cluster.
         WorkerError: actors are lost again and again on one chunk.
     """
     try:
@@ -34,12 +35,17 @@ def run_ray(
         ray.init(address=address, log_to_driver=False, include_dashboard=False, configure_logging=False)
     try:
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call] # Ray's own gap
-        is_gpu = setup.device == "cuda"
+        num_gpus = int(resources.get("GPU", 0)) if setup.device == "cuda" else 0
+        if setup.device == "cuda" and not num_gpus:
+            raise StageError(
+                f"device cuda: the Ray cluster has no GPU ({resources.get('CPU', 0):g} CPUs); start its nodes where "
+                "GPUs are, or choose --device cpu"
+            )
         cpus = float(max(1, setup.decode_threads))
-        count = num_actors or int(resources.get("GPU", 0) if is_gpu else resources.get("CPU", 1) // cpus) or 1
-        # More actors than there are CPUs for would wait for each other for ever.
+        count = num_actors or num_gpus or int(resources.get("CPU", 1) // cpus) or 1
+        # More actors than there are CPUs or GPUs for would wait for each other for ever.
         cpus = min(cpus, resources.get("CPU", 1) / count)
-        actor: Any = ray.remote(num_cpus=cpus, num_gpus=1 if is_gpu else 0)(Worker)
+        actor: Any = ray.remote(num_cpus=cpus, num_gpus=1 / -(-count // num_gpus) if num_gpus else 0)(Worker)
         yield from _through(ray, actor, setup, jobs, count)
     finally:
         if is_own:

@@ -126,10 +126,10 @@ class OpticalFlow(Stage[OpticalFlowParams]):
             "shape": FrameRequest(mode="middle", size=(64, 64), resize="long_side"),
         }
 
-    @property
-    def dtype(self) -> str:
+    def dtype_on(self, device: str) -> str:
         """See `Stage`."""
-        return self.params.precision
+        on_gpu = {"fp32": "float32", "tf32": "tf32", "fp16": "float16"}
+        return on_gpu[self.params.precision] if device == "cuda" and self.params.backend != "dis" else "float32"
 
     def weights_needed(self) -> Mapping[str, ModelNeed]:
         """See `Stage`."""
@@ -181,7 +181,7 @@ class OpticalFlow(Stage[OpticalFlowParams]):
         least, motion = self.params.min_codec_motion, clip.row.get("codec_motion_mean")
         if least is None or motion is None or motion >= least:
             return None
-        return self._nothing(0, f"codec motion {motion:.3g} of height + width is below {least:g}")
+        return self._nothing(0, not_computable=f"codec motion {motion:.3g} of height + width is below {least:g}")
 
     def _frames(self, clip: ClipInput) -> _Clip:
         if not self.params.auto_orient:
@@ -191,10 +191,10 @@ class OpticalFlow(Stage[OpticalFlowParams]):
 
     def _row(self, pairs: Sequence[torch.Tensor]) -> Row:
         if not pairs:
-            return self._nothing(0, f"one frame at {self.params.fps:g} fps; flow is between two")
+            return self._nothing(0, not_computable=f"one frame at {self.params.fps:g} fps; flow is between two")
         values = torch.stack(list(pairs)).cpu()
         if not values.isfinite().all():
-            return self._nothing(len(pairs), f"the flow is not finite at precision {self.params.precision}")
+            return self._nothing(len(pairs), reason=f"the flow is not finite at precision {self.params.precision}")
         mean_px, p95_px, top_px = values.mean(dim=0).tolist()
         return {
             "flow_mean_px": mean_px,
@@ -205,8 +205,8 @@ class OpticalFlow(Stage[OpticalFlowParams]):
             "flow_per_pair": values[:, 0].tolist(),
         }
 
-    def _nothing(self, num_pairs: int, reason: str) -> Row:
-        return {**{column.name: None for column in self.columns}, "flow_pairs": num_pairs, "reason": reason}
+    def _nothing(self, num_pairs: int, **why: str) -> Row:
+        return {**{column.name: None for column in self.columns}, "flow_pairs": num_pairs, **why}
 
 
 def _statistics(flow_2HW: torch.Tensor) -> torch.Tensor:

@@ -86,7 +86,7 @@ def test_lvd2m(demo: Path, models: list[str], tmp_path: Path) -> None:
     stages = {one["stage"]: one for one in read_manifest(root)["layers"]["scores-lvd2m"]["stages"]}
     assert stages["scene_cuts"]["params"]["threshold"] == 50
     (raft,) = stages["optical_flow"]["models"]
-    assert raft["dtype"] == "fp32"
+    assert raft["dtype"] == "float32"
     assert raft["id"] == "raft.pth"
     assert len(raft["sha256"]) == 64
     median = report["statistics"]["flow_mean_px"]["median"]

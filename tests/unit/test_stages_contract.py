@@ -281,9 +281,10 @@ def test_rows_have_the_columns_it_declares(name: str, stage: Stage[Any], clips: 
     columns = given_by(stage)
     rows = run(stage, [*clips, a_bad_clip(stage)])
     for clip_id, row in rows.items():
-        if "reason" in row:
-            assert row["reason"], clip_id
-            assert set(row) <= {"reason", *(column.name for column in columns)}
+        if why := {"reason", "not_computable"} & row.keys():
+            assert len(why) == 1, clip_id
+            assert all(row[name] for name in why), clip_id
+            assert set(row) <= why | {column.name for column in columns}
             continue
         texts = {"captions"} if stage.caption_kinds else set()
         assert set(row) == {column.name for column in columns} | texts, clip_id
@@ -295,6 +296,14 @@ def test_rows_have_the_columns_it_declares(name: str, stage: Stage[Any], clips: 
         assert len(pa.array(values, arrow_type(column.dtype))) == len(rows)
         assert any(value is not None for value in values), f"{column.name} has no value for any clip"
     assert "reason" not in rows["moving"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_has_no_value_says_why(name: str, stage: Stage[Any], clips: list[ClipInput]) -> None:
+    """Null plus a reason: a row without a single value is never silent."""
+    for clip_id, row in run(stage, [*clips, a_bad_clip(stage)]).items():
+        is_empty = all(row.get(column.name) is None for column in given_by(stage))
+        assert not is_empty or row.get("reason") or row.get("not_computable"), clip_id
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -63,8 +63,8 @@ def test_what_cannot_be_followed_has_no_score() -> None:
     moving = clip_of(shifted_THWC(pattern_HWC(64, 64), [0, 1]))
     one, flat, found = _stage(NATIVE).run([clip_of(grey[:1]), clip_of(grey), moving])
     empty = {"tracking_strength": None, "tracking_strength_norm": None, "tracking_points": None}
-    assert one == {**empty, "reason": "one frame; points move between two"}
-    assert flat == {**empty, "reason": "no point can be followed: too little texture, or too fast"}
+    assert one == {**empty, "not_computable": "one frame; points move between two"}
+    assert flat == {**empty, "not_computable": "no point can be followed: too little texture, or too fast"}
     assert found["tracking_strength"] == pytest.approx(0.5, rel=0.1)
 
 
