@@ -35,8 +35,8 @@ def run_local(
     Args:
         jobs: taken one by one as workers are free.
         setup: of the run.
-        num_proc: worker processes; with device cuda worker i has GPU i, and shares it where there are fewer GPUs. 0: this
-            process, without protection.
+        num_proc: worker processes; with device cuda worker i has GPU i, and shares it where there are fewer GPUs. 0:
+            this process, without protection.
         max_memory_bytes: of one worker; one that takes more is ended like one that crashed.
 
     Raises:

@@ -214,6 +214,7 @@ def test_what_does_not_fit(root: Path, videos: Path) -> None:
     unfinished.mkdir()
     plan = {"clips": plan_chunks(root).fingerprint, "fingerprint": "of others"}
     (unfinished / "plan.json").write_text(json.dumps(plan))
+    (unfinished / "journal.jsonl").write_text('{"chunk": 0, "num_rows": 2}\n')
     with pytest.raises(OutputError, match="holds an unfinished run that differs in fingerprint"):
         process(root, STAGES, layer="scores-x", videos=videos, num_proc=0, quiet=True)
 
