@@ -1,6 +1,8 @@
 """Scenes joined by votes: every combination of what two language models and two embeddings may say."""
 
-from collections.abc import Callable, Iterator
+# ruff: noqa: N803 - arrays carry their shape.
+
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -61,7 +63,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ScriptedCaptioner]]:
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, ScriptedCaptioner]:
     """Model -> the captioner that votes as its column of `CASES` says."""
 
     def vote(column: int) -> Callable[[Request], Any]:
@@ -75,7 +77,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ScriptedCaption
     made = {"q": ScriptedCaptioner(script=vote(0)), "l": ScriptedCaptioner(script=vote(1))}
     monkeypatch.setattr(CaptionerSpec, "make", lambda self, device: made[self.model])
     monkeypatch.setattr(curating, "_embedders", lambda recipe, given: Embedders(first=Planted(2), second=Planted(3)))
-    yield made
+    return made
 
 
 def short() -> Recipe:
