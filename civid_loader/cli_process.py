@@ -221,8 +221,10 @@ def _in_short(name: str) -> str:
     needed = registry.make(name).weights_needed().values()
     models = [f"{need.id} ({need.license})" for need in needed]
     columns = kind.columns
+    if kind.asks_model:
+        models = ["any that --backend names"]
     if issubclass(kind, AskingStage):
-        models, columns = ["any that --backend names"], kind.findings
+        columns = kind.findings
     lines = {
         "writes": kind.caption_kinds,
         "finds": [column.name for column in columns],

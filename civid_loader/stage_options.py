@@ -182,11 +182,14 @@ def print_report(report: "ProcessReport") -> None:
 
     console = Console()
     table = Table(title=f"{report.layer}: {report.num_clips:,} clips", title_justify="left")
-    for title in ("column", "null", "min", "median", "mean", "max"):
+    for title in ("column", "filled", "null", "min", "median", "mean", "max"):
         table.add_column(title, justify="left" if title == "column" else "right")
     for name, told in report.statistics.items():
         values = (f"{told[one]:,.4g}" if one in told else "" for one in ("min", "median", "mean", "max"))
-        table.add_row(name, f"{told['num_null']:,.0f}", *values)
+        num_null = int(told["num_null"])
+        table.add_row(name, f"{report.num_clips - num_null:,}", f"{num_null:,}", *values)
+    for name, num_filled in report.filled.items():
+        table.add_row(name, f"{num_filled:,}", f"{report.num_clips - num_filled:,}")
     console.print(table)
     if report.captions:
         table = Table()

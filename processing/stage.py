@@ -145,6 +145,8 @@ class Stage(ABC, Generic[P]):
     `transition_captions`."""
     needs: tuple[str, ...] = ()
     """Stages whose columns it reads, found in `ClipInput.row`; of some stages only with certain parameters."""
+    asks_model: ClassVar[bool] = False
+    """It needs answers of a model that is named beside it, and has none of its own."""
     needs_video: ClassVar[bool] = False
     """It reads what the decoded frames do not have, from `ClipInput.video`."""
     cost: ClassVar[str]

@@ -64,8 +64,7 @@ class StitchAsker:
         """No, too, where the answer cannot be read."""
         pictures = (Picture(pixels_HWC=np.ascontiguousarray(frame_HWC)) for frame_HWC in frames_HWC)
         schema = choice_schema(_YES, "no")
-        parts = (load_prompt(PROMPT).text, *pictures)
-        request = Request(id=PROMPT, parts=parts, schema=schema, max_tokens=_MAX_TOKENS)
+        request = Request(id=PROMPT, parts=(load_prompt(PROMPT).text, *pictures), schema=schema, max_tokens=_MAX_TOKENS)
         (response,) = captioner.generate([request])
         if response.is_server_error:
             raise CaptionerError(

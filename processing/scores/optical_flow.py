@@ -63,8 +63,8 @@ class OpticalFlowParams:
         for value, options in ((self.backend, Backend), (self.precision, Precision)):
             if value not in get_args(options):
                 raise ValueError(f"optical_flow: {value!r} must be one of {', '.join(get_args(options))}")
-        if self.num_flow_updates < 1:
-            raise ValueError(f"optical_flow: num_flow_updates={self.num_flow_updates}: at least 1")
+        if not isinstance(self.num_flow_updates, int) or self.num_flow_updates < 1:
+            raise ValueError(f"optical_flow: num_flow_updates={self.num_flow_updates!r}: a whole number of at least 1")
         if self.backend != "dis" and any(side < MIN_PX or side % MULTIPLE_PX for side in self.size):
             raise ValueError(
                 f"optical_flow: size={self.size}: {self.backend} takes multiples of {MULTIPLE_PX} px of at least "

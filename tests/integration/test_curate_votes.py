@@ -128,16 +128,19 @@ def test_one_language_model_needs_an_embedding_beside_it(
     assert len(asked["q"].requests) == 8, "where one embedding of two says yes"
 
 
+def _answer_always(monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
+    scripted = ScriptedCaptioner(script=lambda request: answer)
+    monkeypatch.setattr(CaptionerSpec, "make", lambda self, device: scripted)
+
+
 def test_answers_that_are_none(films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(curating, "_embedders", lambda recipe, given: Embedders(first=Planted(2), second=Planted(3)))
     answers: list[Any] = ["I think so", Response(id="scene_goes_on", error="too long")]
     for number, answer in enumerate(answers):
-        scripted = ScriptedCaptioner(script=lambda request, answer=answer: answer)
-        monkeypatch.setattr(CaptionerSpec, "make", lambda self, device, scripted=scripted: scripted)
+        _answer_always(monkeypatch, answer)
         spans, _ = made(films, tmp_path / str(number), captioner=FIRST, second_captioner=SECOND)
         assert spans == expected(lambda q, l, i, d: i and d)  # noqa: E741
-    down = ScriptedCaptioner(script=lambda request: Response(id=request.id, error="502", is_server_error=True))
-    monkeypatch.setattr(CaptionerSpec, "make", lambda self, device: down)
+    _answer_always(monkeypatch, Response(id="scene_goes_on", error="502", is_server_error=True))
     with pytest.raises(CaptionerError, match="scene_goes_on: 502; when the server answers again"):
         made(films, tmp_path / "down", captioner=FIRST)
 

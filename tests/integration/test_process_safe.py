@@ -125,6 +125,21 @@ def test_what_made_a_layer_is_told(root: Path, videos: Path) -> None:
     assert json.loads(pq.read_schema(path).metadata[b"civid_loader.layer"]) == told
 
 
+def test_texts_and_lists_are_counted_in_the_summary(root: Path, videos: Path) -> None:
+    (videos / "7.mp4").write_bytes((videos / "0.mp4").read_bytes())
+    command = ["process", str(root), "--videos", str(videos), "--num-proc", "0", "--layer", "scores-x"]
+    command += ["--stage", "duplicates", "--stage", 'scene_cuts:{"fps": null}']
+    shown = CliRunner().invoke(app, command, env={"COLUMNS": "200"}).stdout
+    lines = {line.split("│")[1].strip(): line.split("│")[2:4] for line in shown.splitlines() if line.count("│") > 3}
+    found = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
+    num_duplicates = found["filled"]["duplicate_of"]
+    assert 1 <= num_duplicates < 8
+    assert [int(one) for one in lines["duplicate_of"]] == [num_duplicates, 8 - num_duplicates]
+    assert [int(one) for one in lines["cut_count"]] == [8, 0]
+    assert found["filled"]["cut_times"] == 0, "empty lists"
+    assert not {"clip_id", "reason"} & found["filled"].keys()
+
+
 def test_a_device_that_is_not_there(root: Path, videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")

@@ -136,4 +136,6 @@ def test_a_dry_run_and_the_list_of_stages(demo: Path) -> None:
     listed = civid("stages").stdout
     assert "optical_flow" in listed
     assert "BSD-3" in listed
+    (segment,) = (part for part in listed.split("\n\n") if "entity_segment" in part)
+    assert "any that --backend names" in segment
     assert "luma_bright80 (float32)" in civid("stages", "colour").stdout

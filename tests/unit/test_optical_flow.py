@@ -189,7 +189,8 @@ def test_weights_are_named_and_needed(tmp_path: Path) -> None:
         ({"precision": "bf16"}, "'bf16' must be one of fp32, tf32, fp16"),
         ({"size": (520, 964)}, r"size=\(520, 964\): raft_large takes multiples of 8 px of at least 128"),
         ({"size": (120, 960)}, "at least 128"),
-        ({"num_flow_updates": 0}, "num_flow_updates=0: at least 1"),
+        ({"num_flow_updates": 0}, "num_flow_updates=0: a whole number of at least 1"),
+        ({"num_flow_updates": 2.5}, r"num_flow_updates=2\.5: a whole number"),
         ({"min_codec_motion": 0.0}, "min_codec_motion=0.0: above 0"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What holds for every stage of a single clip that asks no model: all of `scores`, and those of `segments`."""
+"""What holds for every stage that asks no model clip by clip: all of `scores` and of `segments`."""
 
 import ast
 import dataclasses
@@ -32,6 +32,10 @@ KINDS: Final = {name: registry.find(name) for name in registry.names()}
 NAMES: Final = [
     name for name, kind in KINDS.items() if kind.kind in ("clip", "corpus") and not issubclass(kind, AskingStage)
 ]
+SEQUENCES: Final = [
+    name for name, kind in KINDS.items() if kind.kind == "sequence" and not issubclass(kind, AskingStage)
+]
+"""Stages of whole films; how their rows come about is in `test_segments_contract.py`."""
 DTYPES: Final = {"float32": float, "int32": int, "bool": bool, "string": str}
 
 TEXT_ONLY: Final = ("caption_check",)
@@ -224,7 +228,7 @@ def documented_fields(kind: type[Any]) -> set[str]:
 
 
 def test_every_setting_is_of_a_stage() -> None:
-    assert {*SETTINGS, *GOLDEN} <= set(NAMES)
+    assert {*SETTINGS, *GOLDEN} <= {*NAMES, *SEQUENCES}
 
 
 def test_no_column_is_of_two_stages() -> None:
@@ -232,7 +236,7 @@ def test_no_column_is_of_two_stages() -> None:
     assert len({column for column, _ in columns}) == len(columns), sorted(columns)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *SEQUENCES])
 def test_its_file_is_one_stage(name: str) -> None:
     kind = registry.find(name)
     module = sys.modules[kind.__module__]
@@ -245,7 +249,7 @@ def test_its_file_is_one_stage(name: str) -> None:
     assert kind.version >= 1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *SEQUENCES])
 def test_its_parameters_are_plain_values_with_defaults(name: str) -> None:
     kind = registry.find(name).Params
     assert kind.__dataclass_params__.frozen
@@ -257,7 +261,7 @@ def test_its_parameters_are_plain_values_with_defaults(name: str) -> None:
     assert registry.make(name, as_json).params == kind()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *SEQUENCES])
 def test_its_columns_say_what_they_are(name: str) -> None:
     kind = registry.find(name)
     columns = [*kind.columns, *(kind.parts if issubclass(kind, CorpusStage) else ())]
@@ -348,7 +352,7 @@ def test_what_it_finds_in_all_does_not_depend_on_their_order(
             assert_is_a(row[column.name], column.dtype)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *SEQUENCES])
 def test_each_parameter_changes_who_it_is(name: str) -> None:
     kind = registry.find(name)
     hints = get_type_hints(kind.Params)
