@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from civid_loader.processing.distances import kernel_distance as kernel_distance
     from civid_loader.processing.process_report import ProcessReport as ProcessReport
     from civid_loader.processing.run import process as process
+    from civid_loader.processing.tiers import fit_tiers as fit_tiers
     from civid_loader.processing.work import StageSpec as StageSpec
     from civid_loader.reencoding.proxies import ProxyReport as ProxyReport
     from civid_loader.reencoding.proxies import proxies as proxies
@@ -152,6 +153,7 @@ _HOME = {
     "diff_captions": "caption_diff",
     "filter": "filtering",
     "filter_dataset": "filtering",
+    "fit_tiers": "processing.tiers",
     "fit_buckets": "buckets",
     "frechet_distance": "processing.distances",
     "kernel_distance": "processing.distances",

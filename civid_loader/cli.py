@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from civid_loader import cli_curate, cli_filter, cli_hub, cli_plan, cli_process, cli_video
+from civid_loader import cli_curate, cli_filter, cli_hub, cli_plan, cli_process, cli_tiers, cli_video
 from civid_loader.errors import CividLoaderError
 
 app = typer.Typer(
@@ -182,6 +182,7 @@ app.command()(cli_process.caption)
 app.command()(cli_process.stages)
 app.command()(cli_curate.curate)
 app.command("filter")(cli_filter.filter_)
+app.command()(cli_tiers.tiers)
 app.command()(cli_filter.diff)
 app.command()(cli_hub.push)
 app.command()(cli_hub.pull)

@@ -11,6 +11,7 @@ import typer
 if TYPE_CHECKING:
     from civid_loader.caption_diff import CaptionDiff
     from civid_loader.filtering import FilterReport
+    from civid_loader.processing.recipe import Recipe
 
 
 def filter_(
@@ -18,6 +19,13 @@ def filter_(
     where: Annotated[
         str | None,
         typer.Option(help="The condition, on one clip. Without it: the names it may use.", show_default=False),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Its rules too: lvd2m, miradata, civid, or a YAML file.", show_default=False),
+    ] = None,
+    tier: Annotated[
+        str | None, typer.Option(help="Of a recipe with tiers, the rules of this one too.", show_default=False)
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Dataset folder to make.", show_default=False)
@@ -42,6 +50,8 @@ def filter_(
 
     Example: `civid filter out/lvd2m --where "media.width >= 1280 and words['refined'] between 20 and 200" --dry-run`
 
+    Example: `civid filter out/lvd2m --recipe lvd2m --output out/lvd2m-hq`, with the scores of `civid process --recipe`
+
     Example: `civid filter out/lvd2m` lists the names that a condition may use.
 
     A condition is an SQL expression on one clip: `==`, `<`, `and`, `or`, `not`, `in`, `between`, `like`, `is null`,
@@ -58,6 +68,8 @@ def filter_(
     from civid_loader.filtering import filter_dataset
     from civid_loader.judging import columns_of
 
+    made = _recipe_of(recipe, tier)
+    where = _joined(where, made, tier)
     if where is None:
         columns = columns_of(dataset, layers=layer)
         typer.echo(json.dumps(columns, indent=2)) if as_json else _print_columns(columns)
@@ -67,10 +79,56 @@ def filter_(
     report = filter_dataset(
         dataset, where=where, output=output, layers=layer, scope=scope, unknown=unknown, overwrite=overwrite
     )
+    rates = None if made is None else _keep_rates(report, made)
     if as_json:
-        typer.echo(json.dumps(asdict(report), indent=2, ensure_ascii=False))
-    else:
-        _print_filter(report)
+        told = asdict(report) | ({} if rates is None else {"keep_rates": rates})
+        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        return
+    _print_filter(report)
+    for what, share in (rates or {}).items():
+        typer.echo(f"{share:>7.1%}  {what}")
+    if made is not None and not made.keep_rates:
+        typer.echo("         (published is no share to compare with)")
+
+
+def _recipe_of(name: str | None, tier: str | None) -> "Recipe | None":
+    if name is None:
+        if tier is not None:
+            raise typer.BadParameter("tiers are those of a --recipe", param_hint="--tier")
+        return None
+    from civid_loader.processing.recipe import load_recipe
+
+    made = load_recipe(name)
+    if not made.rules and tier is None:
+        raise typer.BadParameter(f"recipe {made.name} has no rules: nothing is dropped by it", param_hint="--recipe")
+    return made
+
+
+def _joined(where: str | None, recipe: "Recipe | None", tier: str | None) -> str | None:
+    """The user's condition, the recipe's rules and those of its tier, as one."""
+    parts = [] if where is None else [where]
+    if recipe is not None:
+        parts += [rule.where for rule in recipe.rules]
+    if recipe is not None and tier is not None:
+        of_name = {one.name: one.where for one in recipe.tiers.tiers}
+        if tier not in of_name:
+            known = ", ".join(of_name) or "none; `civid tiers` finds some of your own data"
+            raise typer.BadParameter(f"recipe {recipe.name} has no tier {tier!r}; it has {known}", param_hint="--tier")
+        parts += [of_name[tier]] if of_name[tier] else []
+    if not parts:
+        return None
+    return parts[0] if len(parts) == 1 else " and ".join(f"({one})" for one in parts)
+
+
+def _keep_rates(report: "FilterReport", recipe: "Recipe") -> dict[str, float]:
+    """What is kept -> its share of all samples: here, and as published."""
+    counts = [split.values() for split in report.samples.values()]
+    num_all = sum(sum(of_split) for of_split in counts)
+    num_kept = sum(
+        split["kept"] + (split["unknown"] if report.unknown == "keep" else 0) for split in report.samples.values()
+    )
+    here = {"kept here": num_kept / max(1, num_all)}
+    return here | {f"published: {rate.of} ({rate.source})": rate.share for rate in recipe.keep_rates}
 
 
 def diff(

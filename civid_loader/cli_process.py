@@ -46,6 +46,7 @@ def process(
     limit: options.Limit = None,
     only: options.Only = None,
     retry_errors: options.RetryErrors = False,
+    overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -69,7 +70,7 @@ def process(
     _run(
         dataset,
         asked,
-        layer=layer or options.layer_name(recipe, asked),
+        layer=layer or options.layer_name(recipe, asked, limit=limit),
         weights=weights,
         download=download,
         accepted=accept_license,
@@ -89,6 +90,7 @@ def process(
         max_memory_bytes=None if max_memory_gb is None else int(max_memory_gb * 1e9),
         limit=limit,
         retry_errors=retry_errors,
+        overwrite=overwrite,
     )
 
 
@@ -123,6 +125,7 @@ def caption(
     limit: options.Limit = None,
     only: options.Only = None,
     retry_errors: options.RetryErrors = False,
+    overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -133,9 +136,9 @@ def caption(
     http://127.0.0.1:8000/v1 --model Qwen/Qwen3-VL-8B-Instruct`
 
     A key is taken from the environment: CIVID_API_KEY, or OPENAI_API_KEY. A run that was cut off continues when the
-    same command is run again; what was answered is not asked again. `--limit 20` shows on a few clips what comes out;
-    then `civid diff` compares it with the captions that are there, and `civid push --layer` publishes it without a
-    video.
+    same command is run again; what was answered is not asked again. `--limit 20` shows on a few clips what comes out,
+    in a layer of their own; then `civid diff` compares it with the captions that are there, and `civid push --layer`
+    publishes it without a video.
     """
     captioner = options.captioner_of(
         backend, model, base_url=base_url, max_in_flight=max_in_flight, download=download, options=backend_option
@@ -147,7 +150,7 @@ def caption(
     _run(
         dataset,
         asked,
-        layer=layer or options.layer_name(recipe, asked),
+        layer=layer or options.layer_name(recipe, asked, limit=limit),
         weights=dict(_pair(one) for one in weights or ()),
         download=download,
         accepted=(),
@@ -166,6 +169,7 @@ def caption(
         decode_threads=decode_threads,
         limit=limit,
         retry_errors=retry_errors,
+        overwrite=overwrite,
     )
 
 
@@ -217,8 +221,10 @@ def _in_short(name: str) -> str:
     needed = registry.make(name).weights_needed().values()
     models = [f"{need.id} ({need.license})" for need in needed]
     columns = kind.columns
+    if kind.asks_model:
+        models = ["any that --backend names"]
     if issubclass(kind, AskingStage):
-        models, columns = ["any that --backend names"], kind.findings
+        columns = kind.findings
     lines = {
         "writes": kind.caption_kinds,
         "finds": [column.name for column in columns],
@@ -272,11 +278,12 @@ def _run(
     from civid_loader.processing.dry_run import estimate
     from civid_loader.processing.run import process as run
 
-    specs = options.specs_of(asked, weights, download=download, accepted=accepted)
+    missing: dict[str, str] | None = {} if dry_run else None
+    specs = options.specs_of(asked, weights, download=download, accepted=accepted, missing=missing)
     found: Any
     if dry_run:
-        known = ("videos", "device", "timeout_seconds", "captioner", "captions_from")
-        found = estimate(dataset, specs, **{name: settings[name] for name in known})
+        known = ("videos", "device", "timeout_seconds", "captioner", "captions_from", "limit")
+        found = estimate(dataset, specs, missing=missing, **{name: settings[name] for name in known})
     else:
         found = run(dataset, specs, layer=layer, quiet=as_json, **settings)
     if as_json:
@@ -285,6 +292,9 @@ def _run(
         typer.echo(str(found))
     else:
         options.print_report(found)
+    if not dry_run and found.num_clips and found.num_failed == found.num_clips:
+        typer.secho(f"something went wrong with every clip; see column reason of layer {layer}", fg="red", err=True)
+        raise typer.Exit(1)
 
 
 def _pair(text: str) -> tuple[str, str]:

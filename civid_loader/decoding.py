@@ -48,6 +48,9 @@ class Frames:
     """The index given was of another file, or of this one before it changed, and was not used."""
     num_bytes_read: int = 0
     """Of the file, to get these frames."""
+    num_decoded: int = 0
+    """Frames that were decoded for it, those in between too; of several sets in one pass, for all of them together. 0
+    where the backend does not say."""
 
 
 def read_frames(
@@ -240,6 +243,7 @@ def _read(
             pts_seconds=torch.from_numpy(clip.pts_seconds[numbers[i]]),
             is_corrupt=torch.tensor([packet in losses.corrupt for packet in packets[i]]),
             num_bytes_read=num_bytes_read,
+            num_decoded=losses.num_decoded,
         )
         for i in range(len(images))
     ]

@@ -50,6 +50,8 @@ class Outcome:
 
     missing: set[int]
     """Targets that did not come out."""
+    num_decoded: int = 0
+    """Frames that came out of the decoder, wanted or not."""
     damaged_from: int | None = None
     """The first packet, in order of decoding, that was refused or gave a damaged picture. From there on every frame of
     the group is suspect: what is predicted from a damaged picture looks whole and is not."""
@@ -83,6 +85,7 @@ def decode_group(
         except av.error.FFmpegError as error:
             outcome.note_damage(number, f"its packets are damaged ({error.strerror})")
             continue
+        outcome.num_decoded += len(frames)
         for frame in frames:
             if frame.pts is None or (previous_pts is not None and frame.pts < previous_pts):
                 # This decoder does not know the order, or the times are not those of display: nothing can be trusted.
@@ -130,6 +133,8 @@ class Losses:
     """Damaged, or predicted from damage; those that are lost too."""
     reason: str | None = None
     """Why frames were lost."""
+    num_decoded: int = 0
+    """Frames that came out of the decoder, in all groups."""
 
 
 def decode_packets(
@@ -147,6 +152,7 @@ def decode_packets(
         outcomes = run_in_threads(lambda job: decode_group(index, *job, take, deadline), jobs, threads=threads)
         for group, first_outcome in zip(batch, outcomes, strict=True):
             outcome = _from_earlier(reader, group, first_outcome, take, deadline)
+            losses.num_decoded += outcome.num_decoded
             if outcome.missing and outcome.damaged_from is None:
                 reader.decode_all(outcome.missing, take)
             elif outcome.missing:
@@ -169,7 +175,9 @@ def _from_earlier(reader: PacketReader, group: Group, outcome: Outcome, take: Ta
     while outcome.missing and outcome.damaged_from is None and len(keys):
         again = Group(first=int(keys[max(0, len(keys) - step)]), targets=group.targets)
         packets = reader.read([(again.first, again.last)])[0]
+        num_before = outcome.num_decoded
         outcome = decode_group(reader.index, again, packets, take, deadline)
+        outcome.num_decoded += num_before
         if step >= len(keys):
             break
         step *= 2

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
-from civid_loader.errors import StageError
+from civid_loader.errors import ModelError, StageError
 
 if TYPE_CHECKING:
     from civid_loader.processing.answers import Usage
@@ -57,9 +57,12 @@ NumProc = Annotated[
 DecodeThreads = Annotated[int, typer.Option(min=0, help="Of each worker.")]
 Timeout = Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to decode one clip.")]
 MaxMemory = Annotated[float | None, typer.Option(help="Of a worker; a clip that takes more is left out.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="About so many clips only.")]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="About so many clips only, the first ones, into a layer NAME-limitN.")
+]
 Only = Annotated[list[str] | None, typer.Option(help="Of a recipe, only this stage; several times.")]
-RetryErrors = Annotated[bool, typer.Option("--retry-errors", help="Try clips again that have a reason.")]
+RetryErrors = Annotated[bool, typer.Option("--retry-errors", help="Try clips again with which something went wrong.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin anew, whatever is there.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and how long it may take.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -145,34 +148,43 @@ def specs_of(
     *,
     download: bool,
     accepted: Sequence[str] | None,
+    missing: dict[str, str] | None = None,
 ) -> "list[StageSpec]":
-    """Stages with their weights, `models` by role where they are not the usual ones."""
+    """Stages with their weights, `models` by role where they are not the usual ones.
+
+    `missing` gets stage -> why it has no weights and how to get them; None: that is an error.
+    """
     from civid_loader.processing import registry
     from civid_loader.processing.weights import find_weights
     from civid_loader.processing.work import StageSpec
 
-    specs = []
+    specs, roles = [], set()
+    accepts = frozenset(accepted or ())
     for name, params in asked:
-        needed = registry.make(name, params).weights_needed()
-        weights = {
-            role: find_weights(
-                role, need, given=models.get(role), may_download=download, accepted=frozenset(accepted or ())
-            )
-            for role, need in needed.items()
-        }
+        weights = {}
+        for role, need in registry.make(name, params).weights_needed().items():
+            roles.add(role)
+            try:
+                weights[role] = find_weights(
+                    role, need, given=models.get(role), may_download=download, accepted=accepts
+                )
+            except ModelError as error:
+                if missing is None:
+                    raise
+                missing[name] = f"{missing[name]}; {error}" if name in missing else str(error)
         specs.append(StageSpec(name=name, params=params, weights=weights))
-    roles = {role for spec in specs for role in spec.weights}
     if unknown := sorted(set(models) - roles):
         raise StageError(f"no stage here has a model {unknown[0]!r}; there are {', '.join(sorted(roles)) or 'none'}")
     return specs
 
 
-def layer_name(recipe: str | None, asked: Sequence[tuple[str, dict[str, Any]]]) -> str:
-    """Of a layer, after the recipe or the stages."""
+def layer_name(recipe: str | None, asked: Sequence[tuple[str, dict[str, Any]]], *, limit: int | None) -> str:
+    """Of a layer, after the recipe or the stages; a look at a few clips must not take the place of all."""
     from civid_loader.processing import registry
     from civid_loader.processing.stage_rows import writes_captions
 
     own = Path(recipe).stem if recipe else "-".join(name.replace("_", "-") for name, _ in asked)
+    own += "" if limit is None else f"-limit{limit}"
     return f"captions-{own}" if writes_captions([registry.make(*one) for one in asked]) else f"scores-{own}"
 
 
@@ -190,11 +202,14 @@ def print_report(report: "ProcessReport") -> None:
 
     console = Console()
     table = Table(title=f"{report.layer}: {report.num_clips:,} clips", title_justify="left")
-    for title in ("column", "null", "min", "median", "mean", "max"):
+    for title in ("column", "filled", "null", "min", "median", "mean", "max"):
         table.add_column(title, justify="left" if title == "column" else "right")
     for name, told in report.statistics.items():
         values = (f"{told[one]:,.4g}" if one in told else "" for one in ("min", "median", "mean", "max"))
-        table.add_row(name, f"{told['num_null']:,.0f}", *values)
+        num_null = int(told["num_null"])
+        table.add_row(name, f"{report.num_clips - num_null:,}", f"{num_null:,}", *values)
+    for name, num_filled in report.filled.items():
+        table.add_row(name, f"{num_filled:,}", f"{report.num_clips - num_filled:,}")
     console.print(table)
     if report.captions:
         table = Table()

@@ -44,6 +44,7 @@ class Previous:
 class AskingStage(Stage[P]):
     """A stage that asks a model about each clip. Its captions are columns `captions` and `transition_captions`."""
 
+    asks_model = True
     unit: ClassVar[Unit] = "clip"
     """Clips that are gone through in order, by one thread: each by itself, those of a sample, or of a movie."""
     fields: ClassVar[tuple[TextField, ...]] = ()

@@ -49,6 +49,8 @@ class Chunks:
 def plan_chunks(root: Path, *, limit: int | None = None, unit: Unit | None = None) -> Chunks:
     """Divide a dataset, or about its first `limit` clips; a unit, see `AskingStage`, is never divided.
 
+    Of a limited one the splits come in order, and samples are whole: with samples of 4 clips, a limit of 6 is 8 clips.
+
     Raises:
         AnnotationError: no built dataset, or a part of it is missing.
         OutputError: it was built by another version.
@@ -77,7 +79,7 @@ def plan_chunks(root: Path, *, limit: int | None = None, unit: Unit | None = Non
         for start, stop in _ranges(counts, movies if unit == "movie" else [None] * len(counts)):
             if left is not None and left <= 0:
                 break
-            num_rows = stop - start if left is None else min(stop - start, max(1, left))
+            num_rows = stop - start if left is None else _num_rows(counts[start:stop], left)
             listed.append(
                 Chunk(
                     index=len(listed),
@@ -113,6 +115,12 @@ def _ranges(counts: list[int], movies: list[str | None]) -> Iterator[tuple[int, 
         num_clips += count
     if num_clips:
         yield start, len(counts)
+
+
+def _num_rows(counts: list[int], num_clips: int) -> int:
+    """Of rows with so many clips each, the fewest that have `num_clips` together, or all."""
+    so_far = np.cumsum(counts)
+    return min(len(counts), int(np.searchsorted(so_far, num_clips)) + 1)
 
 
 def read_clips(root: Path, chunk: Chunk) -> list[dict[str, Any]]:

@@ -29,8 +29,10 @@ from civid_loader.errors import (
 )
 from civid_loader.output import WORK, check_output, finished_manifest, only_builder, open_work
 from civid_loader.pool import map_jobs
+from civid_loader.processing import curate_asking
 from civid_loader.processing.answers import Usage
 from civid_loader.processing.captioner import CaptionerSpec
+from civid_loader.processing.curate_asking import Asked, CuratingAsker
 from civid_loader.processing.curate_seal import REJECTED, seal
 from civid_loader.processing.curate_video import (
     Embedders,
@@ -38,7 +40,6 @@ from civid_loader.processing.curate_video import (
     curate_video,
     params_of,
 )
-from civid_loader.processing.entity_asker import CaptionerAsker
 from civid_loader.processing.frame_descriptors import ColourGradient, ColourHistogram, Embedder, GradientHistogram
 from civid_loader.processing.recipe import Recipe, load_recipe
 from civid_loader.processing.segments.entity_segment import EntitySegmentParams
@@ -52,8 +53,6 @@ from civid_loader.upstream.video_index import VideoIndex
 
 MAX_EXAMPLES: Final = 10
 _STEPS: Final = {"civid": "similarity_segment", "lvd2m": "keep", "miradata": "split_stitch"}
-_ASKERS: Final[dict[str, CaptionerAsker]] = {}
-"""Of this process, loaded for its first film."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,8 +94,7 @@ class _Job:
     work: str
     recipe: Recipe
     embedders: Embedders
-    captioner: CaptionerSpec | None
-    device: str
+    asked: Asked | None
     timeout_seconds: float | None
 
 
@@ -107,6 +105,7 @@ def curate(
     output: str | os.PathLike[str],
     embedder: Embedder | None = None,
     captioner: CaptionerSpec | None = None,
+    second_captioner: CaptionerSpec | None = None,
     device: str = "cpu",
     num_proc: int = 1,
     timeout_seconds: float | None = None,
@@ -121,8 +120,10 @@ def curate(
         output: the dataset folder to make; one that was cut off there is continued.
         embedder: what frames are compared by; None: a weight-free one, which is not the paper's. In miradata it votes
             in the place of ImageBind; a weight-free one always in that of DINOv2.
-        captioner: whom to ask what sequences are about (step `entity_segment` of civid); None: nobody, so every one is
-            kept. Several workers share a server's `max_in_flight`, and load any other model each.
+        captioner: whom to ask what sequences are about (step `entity_segment` of civid), or whether a scene goes on in
+            the next (`split_stitch` of miradata); None: nobody, and samples are flagged. Several workers share a
+            server's `max_in_flight`, and load any other model each.
+        second_captioner: the second language model that votes in miradata; see `StitchAsker` for what one alone does.
         device: cpu or cuda, where it runs.
         num_proc: worker processes, a film each. The result does not depend on it.
         timeout_seconds: for reading a film; None: without.
@@ -140,15 +141,19 @@ def curate(
     plan = recipe if isinstance(recipe, Recipe) else load_recipe(os.fspath(recipe))
     embedders = _embedders(plan, embedder)
     _check_recipe(plan, embedders)
-    asked = _checked(plan, captioner, device)
+    asked = Asked.of(plan, captioner, second_captioner, device=device)
+    asker = None if asked is None else asked.identity()
     root, folder = Path(output), os.path.abspath(videos)
     check_output(root, Source(annotations=(), videos=folder))
+    if not os.path.isdir(folder):
+        what = "a file" if os.path.exists(folder) else "not there"
+        raise AnnotationError(f"{folder} is {what}; name the folder that the films lie in, at any depth")
     scanned = VideoIndex.scan(folder)
     pointers = [name for name in scanned.pointer.to_pylist() if "!" not in name]
     pointers = sorted(name for name in pointers if not Path(folder, name).resolve().is_relative_to(root.resolve()))
     if not pointers:
         raise AnnotationError(f"{folder}: no video files in it, nor in its folders")
-    fingerprint = _fingerprint(plan, folder, pointers, embedders) | {"asker": asked}
+    fingerprint = _fingerprint(plan, folder, pointers, embedders) | {"asker": asker}
     if not overwrite and (finished := finished_manifest(root, fingerprint)):
         return _report(root, finished, None if captioner is None else Usage())
     work, usage = root / WORK, Usage()
@@ -158,7 +163,7 @@ def curate(
         jobs = [
             _Job(
                 index=i, pointer=pointer, videos=folder, work=str(work), recipe=plan, embedders=embedders,
-                captioner=captioner and captioner.shared_by(num_proc), device=device, timeout_seconds=timeout_seconds,
+                asked=asked and asked.shared_by(num_proc), timeout_seconds=timeout_seconds,
             )
             for i, pointer in enumerate(pointers)
         ]  # fmt: skip
@@ -168,9 +173,8 @@ def curate(
                 usage.add(Usage(**entry.pop("usage")))
                 journal.add(number, entry)
         finally:
-            while _ASKERS:
-                _ASKERS.popitem()[1].answers.close()
-        sealed = seal(root, work, plan, [journal.entries[job.index] for job in jobs])
+            curate_asking.close()
+        sealed = seal(root, work, plan, [journal.entries[job.index] for job in jobs], is_asked=asked is not None)
         manifest = fingerprint | sealed | {"skipped_videos": scanned.skipped}
         write_json(root / MANIFEST, manifest)
         shutil.rmtree(work)
@@ -202,28 +206,6 @@ def _check_recipe(recipe: Recipe, embedders: Embedders) -> None:
         )
 
 
-def _checked(recipe: Recipe, captioner: CaptionerSpec | None, device: str) -> dict[str, Any] | None:
-    """What decides the answers of the model that is asked; None: none is."""
-    if captioner is None:
-        return None
-    if recipe.dataset != "civid" or recipe.step("entity_segment") is None:
-        raise StageError(f"recipe {recipe.name} asks no model when it cuts films: leave out the backend and its model")
-    made = captioner.make(device=device)
-    made.check()
-    identity = CaptionerAsker.of(made).identity
-    made.close()
-    return identity
-
-
-def _asker_of(captioner: CaptionerSpec, device: str) -> CaptionerAsker:
-    key = repr((captioner, device))
-    if key not in _ASKERS:
-        made = captioner.make(device=device)
-        made.load()
-        _ASKERS[key] = CaptionerAsker.of(made)
-    return _ASKERS[key]
-
-
 def _fingerprint(recipe: Recipe, folder: str, pointers: Sequence[str], embedders: Embedders) -> dict[str, Any]:
     """What the dataset is made from and how: another value is another dataset. No path stands in it."""
     sizes = [[name, os.path.getsize(os.path.join(folder, name))] for name in pointers]
@@ -243,12 +225,12 @@ def _fingerprint(recipe: Recipe, folder: str, pointers: Sequence[str], embedders
 
 def _run(job: _Job) -> dict[str, Any]:
     """The rows of one film as a file, its journal entry, and what was asked; the same film gives the same bytes."""
-    asker = None if job.captioner is None else _asker_of(job.captioner, job.device)
+    asker = None if job.asked is None else job.asked.load()
     entry = _entry(job, asker)
-    return entry | {"usage": asdict(Usage() if asker is None else asker.answers.take_usage())}
+    return entry | {"usage": asdict(Usage() if asker is None else asker.take_usage())}
 
 
-def _entry(job: _Job, asker: CaptionerAsker | None) -> dict[str, Any]:
+def _entry(job: _Job, asker: CuratingAsker | None) -> dict[str, Any]:
     path = Path(job.work) / f"{job.index:05d}.parquet"
     try:
         found = curate_video(

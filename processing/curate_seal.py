@@ -21,7 +21,9 @@ REJECTED: Final = "rejected/videos.jsonl"
 ROWS_PER_SHARD: Final = 20_000
 
 
-def seal(root: Path, work: Path, recipe: Recipe, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def seal(
+    root: Path, work: Path, recipe: Recipe, entries: Sequence[dict[str, Any]], *, is_asked: bool
+) -> dict[str, Any]:
     """Write shards, rejected films and the card; returns what the manifest says of them.
 
     Args:
@@ -29,6 +31,7 @@ def seal(root: Path, work: Path, recipe: Recipe, entries: Sequence[dict[str, Any
         work: holds the rows of film i in `<i>.parquet`.
         recipe: for the card.
         entries: of the journal, one per film.
+        is_asked: a model was asked what the recipe asks.
 
     Raises:
         AnnotationError: no film gave a sample.
@@ -56,7 +59,7 @@ def seal(root: Path, work: Path, recipe: Recipe, entries: Sequence[dict[str, Any
     flags: Counter[str] = Counter()
     for entry in entries:
         flags.update(entry.get("flags", {}))
-    _write_card(root, recipe, num_rows)
+    _write_card(root, recipe, num_rows, is_asked=is_asked)
     return {
         "license": "The films' own terms hold; this dataset has no pictures of them.",
         "num_rows": {"annotations": {"train": num_rows}},
@@ -89,10 +92,19 @@ def _sum(entries: Sequence[dict[str, Any]], name: str) -> Any:
     return sum(entry.get(name, 0) for entry in entries)
 
 
-def _write_card(root: Path, recipe: Recipe, num_rows: int) -> None:
+def _write_card(root: Path, recipe: Recipe, num_rows: int, *, is_asked: bool) -> None:
+    run = [step for step in recipe.segmentation if is_asked or step.stage != "entity_segment"]
     steps = "\n".join(
-        f"| {step.stage} | `{json.dumps(dict(step.params))}` | {step.evidence} | {step.source} |"
-        for step in recipe.segmentation
+        f"| {step.stage} | `{json.dumps(dict(step.params))}` | {step.evidence} | {step.source} |" for step in run
+    )
+    left_out = [step.stage for step in recipe.segmentation if step not in run]
+    skipped = f"Not done, as no model was asked: {', '.join(left_out)}.\n\n" if left_out else ""
+    rules = "\n".join(f"- `{rule.where}`: {rule.source}" for rule in recipe.rules)
+    waiting = (
+        f"Not applied yet, as they need scores (`civid process`, then `civid filter --recipe {recipe.name}`):\n\n"
+        f"{rules}\n\n"
+        if rules
+        else ""
     )
     text = f"""# Clips cut from films by the recipe {recipe.name} (subset `{SUBSET}`)
 
@@ -108,7 +120,7 @@ points to the films, `clips[].source` says from when to when.
 |---|---|---|---|
 {steps}
 
-## Terms
+{skipped}{waiting}## Terms
 
 Those of the films.
 """

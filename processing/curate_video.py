@@ -4,6 +4,7 @@ Legend: T frames, H height, W width, C = 3 channels (RGB), N scenes, D dimension
 """
 # ruff: noqa: N806 - arrays carry their shape.
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -34,6 +35,7 @@ from civid_loader.processing.segments.split_stitch import (
     is_at_least,
     stitch,
 )
+from civid_loader.processing.stitch_asker import StitchAsker
 from civid_loader.sampling import ClipTimes, Fps, Sampler, Thirds, UniformEnds
 from civid_loader.videos import ByteSource, open_video
 
@@ -42,6 +44,10 @@ if TYPE_CHECKING:
 
 NO_LANGUAGE_MODEL: Final = "stitched_by_features_only"
 """Flag of samples for which the recipe's language models were not asked."""
+ONE_LANGUAGE_MODEL: Final = "stitched_by_one_language_model"
+"""Flag of samples for which one was asked in the place of two."""
+NOT_CHECKED: Final = "entity_not_checked"
+"""Flag of sequences of which nobody said that they are about one thing."""
 STAND_IN: Final = "stand_in_embedding"
 """Flag of samples made with another embedding than the paper's."""
 _FRAMES_AT_ONCE: Final = 32
@@ -58,9 +64,15 @@ class KeepParams:
     """Which scenes become clips: step `keep` of a recipe's segmentation."""
 
     min_seconds: float = 0.0
+    max_seconds: float | None = None
+    """None: any."""
     cut_threshold: float | None = None
     """A scene with a cut among frames at `cut_fps` is dropped; None: not looked for."""
     cut_fps: float = 0.5
+
+    def is_long_enough(self, span: Span) -> bool:
+        """Neither too short nor too long."""
+        return self.min_seconds <= span.duration_seconds <= (self.max_seconds or math.inf)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +121,7 @@ def curate_video(
     root: str,
     recipe: Recipe,
     embedders: Embedders,
-    asker: Asker | None = None,
+    asker: Asker | StitchAsker | None = None,
     timeout_seconds: float | None,
 ) -> Found:
     """The samples of one film.
@@ -119,7 +131,8 @@ def curate_video(
         root: of the films.
         recipe: of dataset civid, lvd2m or miradata.
         embedders: see there.
-        asker: says what sequences are about (civid, step `entity_segment`); None: they are kept as they are.
+        asker: says what sequences are about (civid, step `entity_segment`), or whether scenes go on (miradata, step
+            `split_stitch`); None: nobody does, and samples are flagged.
         timeout_seconds: for every reading of the film; None: without.
 
     Raises:
@@ -163,7 +176,7 @@ class _Film:
     spans: list[Span]
     recipe: Recipe
     embedders: Embedders
-    asker: Asker | None
+    asker: Asker | StitchAsker | None
 
     @cached_property
     def _rows(self) -> FilmRows:
@@ -174,25 +187,37 @@ class _Film:
     def sequences(self) -> list[dict[str, Any]]:
         """CI-VID: scenes that are alike, but not too much, in sequences."""
         params = params_of(self.recipe, "similarity_segment", SimilaritySegmentParams) or SimilaritySegmentParams()
-        each = [self._described(span, Thirds(3), self.embedders.first) for span in self.spans]
+        keep = params_of(self.recipe, "keep", KeepParams) or KeepParams()
+        # Scenes keep their numbers in the film: how far apart they may be counts those left out too.
+        numbers = [i for i, span in enumerate(self.spans) if keep.is_long_enough(span) and not self._cuts(span, keep)]
+        if not numbers:
+            return []
+        each = [self._described(self.spans[i], Thirds(3), self.embedders.first) for i in numbers]
         alike = similarities(np.stack([pooled(vectors_TD, params.pooling) for vectors_TD in each]))
-        runs = segment(alike, range(len(self.spans)), params)
+        before = {number: alike[place] if place else None for place, number in enumerate(numbers)}
+        runs = [[numbers[place] for place in run] for run in segment(alike, numbers, params)]
+        flags = [STAND_IN] if self._is_checked else [STAND_IN, NOT_CHECKED]
         return [
             self._rows.sample(
                 number,
                 [self.spans[i] for i in run],
-                flags=[STAND_IN],
-                alike=[alike[i] if i else None for i in run],
+                flags=flags,
+                alike=[before[i] for i in run],
                 entity=entity,
             )
             for number, (run, entity) in enumerate(self._about(runs))
         ]
 
+    @property
+    def _is_checked(self) -> bool:
+        """Somebody says what sequences are about, or the recipe does not want to know."""
+        return self.asker is not None or self.recipe.step("entity_segment") is None
+
     def _about(self, runs: Sequence[Sequence[int]]) -> list[tuple[Sequence[int], str | None]]:
         """Sequences that are about something, of each the scenes that show it, and what it is called."""
         params = params_of(self.recipe, "entity_segment", EntitySegmentParams)
         asker = self.asker
-        if asker is None or params is None:
+        if asker is None or params is None or isinstance(asker, StitchAsker):
             return [(run, None) for run in runs]
 
         def kept(run: Sequence[int]) -> Kept | None:
@@ -206,26 +231,35 @@ class _Film:
     def takes(self) -> list[dict[str, Any]]:
         """LVD-2M: long scenes without a cut."""
         keep = params_of(self.recipe, "keep", KeepParams) or KeepParams()
-        kept = [span for span in self.spans if span.duration_seconds >= keep.min_seconds and not self._cuts(span, keep)]
+        kept = [span for span in self.spans if keep.is_long_enough(span) and not self._cuts(span, keep)]
         return [self._rows.sample(number, [span], flags=[]) for number, span in enumerate(kept)]
 
     def stitched(self) -> list[dict[str, Any]]:
-        """MiraData: scenes joined where both embeddings say they go on, and long enough then."""
+        """MiraData: scenes joined where both language models or both embeddings say so, and long enough then."""
         params = params_of(self.recipe, "split_stitch", SplitStitchParams) or SplitStitchParams()
         known = self.embedders.first.same_scene_at_least, self.embedders.second.same_scene_at_least
         told = params.imagebind_at_least, params.dino_at_least
         taus = known[0] if told[0] is None else told[0], known[1] if told[1] is None else told[1]
-        joined = stitch(self.spans, lambda scene: self._votes(scene, taus))
-        kept = [span for span in joined if span.duration_seconds >= params.min_seconds]
-        flags = [NO_LANGUAGE_MODEL, STAND_IN]
+        assert self._ends  # before threads want them
+        with ThreadPoolExecutor(_SEQUENCES_AT_ONCE, "civid-votes") as pool:
+            votes = list(pool.map(lambda scene: self._votes(scene, taus), range(len(self.spans) - 1)))
+        kept = [span for span in stitch(self.spans, votes.__getitem__) if span.duration_seconds >= params.min_seconds]
+        num_asked = len(self.asker.answers) if isinstance(self.asker, StitchAsker) else 0
+        flags = [*{0: [NO_LANGUAGE_MODEL], 1: [ONE_LANGUAGE_MODEL]}.get(num_asked, []), STAND_IN]
         return [self._rows.sample(number, [span], flags=flags) for number, span in enumerate(kept)]
 
     def _votes(self, scene: int, taus: tuple[float | None, float | None]) -> Votes:
         (first_A, second_A), (first_B, second_B) = self._ends[scene], self._ends[scene + 1]
-        return Votes(
-            imagebind=is_at_least(cosine(first_A[-1], first_B[0]), taus[0]),
-            dino=is_at_least(cosine(second_A[-1], second_B[0]), taus[1]),
+        i = is_at_least(cosine(first_A[-1], first_B[0]), taus[0])
+        d = is_at_least(cosine(second_A[-1], second_B[0]), taus[1])
+        if not isinstance(self.asker, StitchAsker):
+            return Votes(imagebind=i, dino=d)
+        last_HWC, first_HWC = (
+            self._frames(self.spans[one], UniformEnds(2), long_side_px=_ASKED_PX)[place]
+            for one, place in ((scene, -1), (scene + 1, 0))
         )
+        q, l = self.asker.votes(last_HWC, first_HWC, alike=(i, d))  # noqa: E741 - the paper's letters
+        return Votes(qwen=q, llava=l, imagebind=i, dino=d)
 
     @cached_property
     def _ends(self) -> list[tuple[Vectors, Vectors]]:

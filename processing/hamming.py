@@ -20,7 +20,7 @@ Numbers = npt.NDArray[np.int64]
 
 _NUM_BANDS: Final = 4
 _BAND_BITS: Final = 16
-_MAX_BITS: Final = 2 * _NUM_BANDS - 1
+MAX_BITS: Final = 2 * _NUM_BANDS - 1
 """From 8 bits on, every band may differ in two."""
 _BLOCK_PAIRS: Final = 1 << 22
 """Candidates compared at once, about 200 MB."""
@@ -40,9 +40,9 @@ def near_pairs(hashes_NF: Hashes, *, max_bits: int) -> npt.NDArray[np.int64]:
     Raises:
         ValueError: `max_bits` beyond 7, where this way of searching ends.
     """
-    if not 0 <= max_bits <= _MAX_BITS:
+    if not 0 <= max_bits <= MAX_BITS:
         raise ValueError(
-            f"max_bits={max_bits}: from 0 to {_MAX_BITS}; more differ by chance, and are too many to search"
+            f"max_bits={max_bits}: from 0 to {MAX_BITS}; more differ by chance, and are too many to search"
         )
     found = [np.empty((0, 2), np.int64)]
     first_N = np.ascontiguousarray(hashes_NF[:, 0])

@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+
 from civid_loader.deadlines import run_within
 from civid_loader.decoding import FrameSet, read_frame_sets
 from civid_loader.errors import StageError, VideoError, VideoNotFoundError
@@ -19,6 +21,8 @@ from civid_loader.sampling import ClipTimes, Middle, Sampler
 from civid_loader.video_shards import has_videos
 from civid_loader.videos import ByteSource, open_video
 
+NO_VIDEO: Final = "upstream names no video"
+"""Reason of a clip without a pointer."""
 _NEVER: Final = ResizeTo(size=(1, 1), resize="stretch", interpolation="linear")
 
 
@@ -79,6 +83,10 @@ class DecodedClip:
     video: ByteSource | None
     reason: str | None
     """Null where it was decoded."""
+    num_frames_decoded: int = 0
+    """Those in between too that other frames refer to."""
+    num_frames_used: int = 0
+    """That some stage looks at, each once."""
 
     def input(self, stage: Stage[Any], row: Mapping[str, Any], shared: dict[Any, Any]) -> ClipInput:
         """What one stage gets of it; `row`: with the columns of the stages before."""
@@ -122,7 +130,7 @@ def decode_clip(
         sets = [FrameSet(at=at[0], fit=_NEVER)]
     try:
         if row["video"] is None:
-            raise VideoNotFoundError("upstream names no video")
+            raise VideoNotFoundError(NO_VIDEO)
         is_own = videos is not None and has_videos(videos)
         pointer = f"videos:{row['clip_id']}" if is_own else row["video"]
 
@@ -144,7 +152,14 @@ def decode_clip(
         for request, one in zip(plan.requests, found, strict=False)
     }
     return DecodedClip(
-        row=row, frames=frames, fps=clip.fps, duration_seconds=clip.duration_seconds, video=source, reason=None
+        row=row,
+        frames=frames,
+        fps=clip.fps,
+        duration_seconds=clip.duration_seconds,
+        video=source,
+        reason=None,
+        num_frames_decoded=found[0].num_decoded,
+        num_frames_used=len(np.unique(np.concatenate([one.pts_seconds for one in found]))),
     )
 
 

@@ -12,15 +12,18 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from civid_loader.histograms import Panel, draw_panels
 from civid_loader.layers import layer_folder
 from civid_loader.processing import registry
 from civid_loader.processing.answers import Usage
-from civid_loader.processing.stage_rows import CAPTIONS
+from civid_loader.processing.stage_rows import CAPTIONS, is_error
 from civid_loader.processing.work import Result
 from civid_loader.storage import atomic_file, read_table
 
+_OWN: Final = ("clip_id", "reason")
+"""Columns of every layer."""
 Doubles = npt.NDArray[np.float64]
 _MAX_REASON: Final = 100
 """Characters of what a stage says."""
@@ -35,10 +38,14 @@ class ProcessReport:
     fingerprint: str
     """Of all stages together."""
     num_clips: int
+    num_failed: int
+    """With which something went wrong, those not counted that merely have nothing to compute."""
     reasons: Mapping[str, int]
     """Why clips lack values -> how many, the commonest first: a kind of error, or a stage and what it says."""
     statistics: Mapping[str, Mapping[str, float]]
     """Column -> num_null, min, median, mean, max; of plain numbers."""
+    filled: Mapping[str, int]
+    """Column of texts or lists -> clips that have something in it."""
     num_chunks_run: int
     """By this call; the others were finished before."""
     decode_seconds: float
@@ -103,8 +110,10 @@ def report_on(
         layer=layer,
         fingerprint=fingerprint,
         num_clips=len(rows),
+        num_failed=sum(map(is_error, rows["reason"].to_pylist())),
         reasons=dict(reasons.most_common()),
         statistics=statistics,
+        filled={name: _num_filled(rows.column(name)) for name in rows.column_names if name not in (*plain, *_OWN)},
         num_chunks_run=spent.num_chunks,
         decode_seconds=spent.decode_seconds,
         model_seconds=spent.model_seconds,
@@ -137,6 +146,11 @@ def _captions(root: Path, layer: str) -> dict[str, dict[str, float]]:
         for kind, text in zip(texts.field("kind").to_pylist(), texts.field("text").to_pylist(), strict=True):
             words.setdefault(kind, []).append(len(text.split()))
     return {kind: {"num_texts": len(of), "mean_words": sum(of) / len(of)} for kind, of in sorted(words.items())}
+
+
+def _num_filled(column: pa.ChunkedArray) -> int:
+    is_list = pa.types.is_list(column.type)
+    return int(pc.sum(pc.greater(pc.list_value_length(column), 0)).as_py() or 0) if is_list else len(column.drop_null())
 
 
 def _is_number(kind: pa.DataType) -> bool:

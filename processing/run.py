@@ -5,6 +5,7 @@ shards, card and manifest. Killed at any moment and started again, it ends with 
 chunk; every engine finds the same.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,12 +13,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Final, Literal
 
-import av
 import torch
 import xxhash
 
-import civid_loader
-from civid_loader.errors import StageError
+from civid_loader.errors import OutputError, StageError, TooManyFailedError
 from civid_loader.output import is_continued, only_builder
 from civid_loader.processing.asking import AskingStage
 from civid_loader.processing.captioner import CaptionerSpec
@@ -28,9 +27,11 @@ from civid_loader.processing.engines.local import run_local
 from civid_loader.processing.engines.ray import run_ray
 from civid_loader.processing.planner import DecodePlan, check_root
 from civid_loader.processing.process_report import ProcessReport, Spent, report_on
+from civid_loader.processing.provenance import provenance_of
+from civid_loader.processing.run_checks import FailureCap, check_device, check_limited
 from civid_loader.processing.sealing import layers_of, read_rows, seal
 from civid_loader.processing.stage import CorpusStage, Row, Stage
-from civid_loader.processing.stage_rows import features_of_work, table_of, unit_of
+from civid_loader.processing.stage_rows import features_of_work, is_error, table_of, unit_of
 from civid_loader.processing.work import UNIT_KEYS, Job, Result, Setup, StageSpec
 from civid_loader.progress import track_units
 from civid_loader.schema import arrow_schema_of
@@ -38,6 +39,7 @@ from civid_loader.storage import MANIFEST, Journal, read_manifest, write_json, w
 
 Engine = Literal["local", "ray"]
 _JOURNAL: Final = "journal.jsonl"
+_PLAN: Final = "plan.json"
 
 
 def process(
@@ -58,6 +60,7 @@ def process(
     max_memory_bytes: int | None = None,
     limit: int | None = None,
     retry_errors: bool = False,
+    overwrite: bool = False,
     output: str | os.PathLike[str] | None = None,
     quiet: bool = False,
 ) -> ProcessReport:
@@ -69,7 +72,8 @@ def process(
         dataset: folder of a built dataset.
         stages: see `StageSpec`.
         layer: `scores-<name>`, or `captions-<name>` where a stage writes captions, whose scores then go into the layer
-            `scores-<name>` beside it; one that is there and was made otherwise is replaced.
+            `scores-<name>` beside it; one that is there and was made otherwise is replaced, unless `limit` would leave
+            fewer clips in it.
         videos: root of its video files; None where its pointers need none.
         captioner: whom stages ask that ask a model.
         pictures: root of the pictures that the dataset points to: portraits, in MovieBench's folder of annotations.
@@ -82,8 +86,10 @@ def process(
         decode_threads: of each worker.
         timeout_seconds: for decoding one clip.
         max_memory_bytes: of a worker; one that takes more while decoding a clip alone costs that clip.
-        limit: about so many clips only, the first of each split in turn.
-        retry_errors: try the clips again that have a reason in the finished layer; the others keep their rows.
+        limit: about so many clips only, the first ones; see `plan_chunks`.
+        retry_errors: try the clips again with which something went wrong in the finished layer; the others keep their
+            rows, those too of which there is nothing to compute.
+        overwrite: begin anew, whatever is there: finished, unfinished, or of more clips.
         output: folder or fsspec URL to which the finished layer is copied too, see `deliver`.
         quiet: no progress bar.
 
@@ -93,27 +99,38 @@ def process(
         CaptionerError: the model cannot be asked.
         LayerError: no name of a layer, or one of another kind; or there are no such `captions_from`.
         AnnotationError: no built dataset.
-        OutputError: an unfinished run of other stages or options lies there, or another process works on it.
+        OutputError: an unfinished run of other stages or options lies there, or a layer of more clips, or another
+            process works on it.
+        TooManyFailedError: the first clips come to nothing, one and all, see `FailureCap`.
         WorkerError: workers end, and no clip is to blame.
     """
     spent = Spent()
     root = Path(os.path.abspath(dataset))
+    if engine == "local":
+        check_device(device)
+    elif max_memory_bytes is not None:
+        raise StageError("engine ray ends workers for their memory by rules of its own; limit it with engine local")
     plan = DecodePlan.of([spec.make() for spec in stages])
     layers, unit = layers_of(layer, plan.stages), unit_of(plan.stages)
     chunks = plan_chunks(root, limit=limit, unit=unit)
     earlier = None if captions_from is None else EarlierCaptions.of(root, captions_from, into=layer)
     asked, num_slots = _checked(captioner, plan.stages, device)
     made_by = _made_by(
-        plan.stages, chunks, videos, captioner=asked, captions_from=earlier.identity if earlier else None
+        plan.stages,
+        chunks,
+        captioner=asked,
+        captions_from=earlier.identity if earlier else None,
+        has_pictures=None if asked is None else pictures is not None,
     )
-    made_by |= _hashed(pictures=pictures)
-    finished = _finished(root, layer, made_by)
+    finished = not overwrite and _finished(root, layer, made_by)
     if finished and not retry_errors:
         return _report(root, layers, output, fingerprint=made_by["fingerprint"], spent=spent)
+    if limit is not None and not overwrite:
+        check_limited(root, layers, num_clips=chunks.num_clips)
     # What compares clips needs of each what `run` gives, which the finished layer does not hold.
     compares = any(isinstance(stage, CorpusStage) for stage in plan.stages)
     rows_before = read_rows(root, layers) if finished and not compares else []
-    known = {row["clip_id"]: row for row in rows_before if row["reason"] is None}
+    known = {row["clip_id"]: row for row in rows_before if not is_error(row["reason"])}
     work = root / f".incomplete-{layer}"
     num_proc = _num_workers(num_proc, engine, device, captioner, num_slots)
     videos_root = None if videos is None else _root_of(os.fspath(videos))
@@ -131,9 +148,8 @@ def process(
     )
     with only_builder(work):
         todo = made_by | {"retry": sorted(known) if retry_errors else None}
-        if not is_continued(work, todo):
-            write_json(work / "plan.json", todo)
-        journal = Journal(work / _JOURNAL)
+        journal = _opened(work, todo, overwrite=overwrite)
+        cap = FailureCap(is_over=bool(journal.entries or known))
         pending = [chunk for chunk in chunks.listed if chunk.index not in journal.entries]
         schema = arrow_schema_of(features_of_work(plan.stages))
         ids: dict[int, list[str]] = {}
@@ -143,15 +159,39 @@ def process(
         with track_units(label=layer, unit="clips", total=chunks.num_clips, num_done=num_done, quiet=quiet) as advance:
             for result in results:
                 rows = _merged(result, ids.pop(result.index), known)
+                _check_first(cap, rows, work)
                 write_shard(work / f"{result.index:06d}.parquet", [table_of(rows, schema)], table=layer, schema=schema)
                 journal.add(result.index, {"num_rows": len(rows)})
                 spent.add(result)
                 advance(len(rows), _told(spent))
-        seal(root, layer, work, chunks, plan.stages, made_by, device=device)
+        started = (work / _PLAN).stat().st_mtime
+        told = provenance_of(root, chunks, plan.stages, made_by, device=device, started=started)
+        seal(root, layer, work, chunks, plan.stages, told)
         shutil.rmtree(work)
     if num_slots is not None and not _is_server(captioner):
         num_slots *= 0 if num_proc is None else max(1, num_proc)  # each worker has the model; Ray says not how many
     return _report(root, layers, output, fingerprint=made_by["fingerprint"], spent=spent, num_slots=num_slots)
+
+
+def _opened(work: Path, todo: dict[str, Any], *, overwrite: bool) -> Journal:
+    """The journal of an unfinished run, or a new one; one that has not finished a chunk is worth no question."""
+    plan = work / _PLAN
+    if overwrite or (plan.is_file() and json.loads(plan.read_bytes()) != todo and not Journal(work / _JOURNAL).entries):
+        plan.unlink(missing_ok=True)
+    try:
+        if not is_continued(work, todo):
+            write_json(plan, todo)
+    except OutputError as error:
+        raise OutputError(f"{error}; or begin anew with --overwrite") from error
+    return Journal(work / _JOURNAL)
+
+
+def _check_first(cap: FailureCap, rows: Sequence[Row], work: Path) -> None:
+    try:
+        cap.add(rows)
+    except TooManyFailedError:
+        (work / _JOURNAL).unlink(missing_ok=True)  # with the right videos, the same command begins anew
+        raise
 
 
 def _report(root: Path, layers: Sequence[str], output: str | os.PathLike[str] | None, **told: Any) -> ProcessReport:
@@ -236,10 +276,11 @@ def _merged(result: Result, ids: Sequence[str], known: Mapping[str, Row]) -> lis
     return [found.get(clip_id) or known[clip_id] for clip_id in ids]
 
 
-def _made_by(
-    stages: Sequence[Stage[Any]], chunks: Chunks, videos: Any, **given: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """What decides the rows: another value is another run. `given`: what is not there is left out."""
+def _made_by(stages: Sequence[Stage[Any]], chunks: Chunks, **given: Mapping[str, Any] | bool | None) -> dict[str, Any]:
+    """What decides the rows: another value is another run. Neither paths nor versions of libraries are in it.
+
+    `given`: what is not there is left out.
+    """
     each: dict[str, Any] = {stage.name: stage.fingerprint() for stage in stages}
     there = {name: value for name, value in given.items() if value is not None}
     return {
@@ -248,15 +289,6 @@ def _made_by(
         **there,
         "clips": chunks.fingerprint,
         "num_clips": chunks.num_clips,
-        **_hashed(videos=videos),
-        "versions": {"civid_loader": civid_loader.__version__, "av": av.__version__, "torch": torch.__version__},
-    }
-
-
-def _hashed(**roots: str | os.PathLike[str] | None) -> dict[str, str]:
-    """Where files lie, without saying so in public."""
-    return {
-        name: xxhash.xxh3_64_hexdigest(os.fspath(root).encode()) for name, root in roots.items() if root is not None
     }
 
 

@@ -1,7 +1,6 @@
 """The rows of a run as layers of its dataset: scores, and captions where a stage wrote some."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from datasets import Features
 
 from civid_loader.errors import LayerError
 from civid_loader.layers import layer_folder, write_layer
-from civid_loader.processing.asking import AskingStage
 from civid_loader.processing.chunks import Chunks, first_of_each
 from civid_loader.processing.stage import CorpusStage, Row, Stage
 from civid_loader.processing.stage_rows import features_of, table_of, writes_captions
@@ -49,19 +47,10 @@ def seal(
     work: Path,
     chunks: Chunks,
     stages: Sequence[Stage[Any]],
-    made_by: Mapping[str, Any],
-    *,
-    device: str,
+    provenance: Mapping[str, Any],
 ) -> None:
     """The chunks' rows as layers, each clip once; what needs all of them is computed now."""
     of_all = _finish(work, chunks, stages)
-    provenance = {
-        "fingerprint": made_by["fingerprint"],
-        "columns": [asdict(column) for stage in stages for column in stage.columns],
-        "stages": [_told(stage, made_by.get("captioner")) for stage in stages],
-        "made_with": made_by["versions"] | {"device": device, "decoder": "pyav"},
-        "made_by": made_by,
-    }
     scores = features_of(column for stage in stages for column in stage.columns)
     for name in reversed(layers_of(layer, stages)):  # the one that tells that the run is finished comes last
         features = CAPTION_LAYER_FEATURES if name.startswith("captions-") else scores
@@ -89,22 +78,6 @@ def _pieces(
             rows = pq.read_table(work / f"{chunk.index:06d}.parquet").to_pylist()
             merged = [row | of_all.get(row["clip_id"], {}) for row in rows]
             yield table_of([{name: row[name] for name in schema.names} for row in merged], schema)
-
-
-def _told(stage: Stage[Any], captioner: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A stage with its models, for the layer's metadata."""
-    models = [weights.provenance | {"dtype": stage.dtype} for weights in stage.weights.values()]
-    if isinstance(stage, AskingStage) and captioner is not None:
-        models.append(
-            {name: captioner.get(name) for name in ("revision", "sha256", "dtype")} | {"id": captioner["model"]}
-        )
-    return {
-        "stage": stage.name,
-        "version": stage.version,
-        "fingerprint": stage.fingerprint(),
-        "params": asdict(stage.params),
-        "models": models,
-    }
 
 
 def _finish(work: Path, chunks: Chunks, stages: Sequence[Stage[Any]]) -> dict[str, Row]:

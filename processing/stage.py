@@ -29,7 +29,8 @@ Resize = Literal["stretch", "short_side", "long_side", "long_side_at_most"]
 Interpolation = Literal["area_or_linear", "linear", "bicubic"]
 Kind = Literal["clip", "sequence", "corpus"]
 Row = dict[str, Any]
-"""Column -> value; None where it cannot be computed. `reason` says why nothing could be."""
+"""Column -> value; None where there is none. `reason` says what went wrong; `not_computable` why the clip has no such
+value, whoever looks at it: one frame has no motion, say. Clips with a `reason` are tried again on demand."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,6 +145,8 @@ class Stage(ABC, Generic[P]):
     `transition_captions`."""
     needs: tuple[str, ...] = ()
     """Stages whose columns it reads, found in `ClipInput.row`; of some stages only with certain parameters."""
+    asks_model: ClassVar[bool] = False
+    """It needs answers of a model that is named beside it, and has none of its own."""
     needs_video: ClassVar[bool] = False
     """It reads what the decoded frames do not have, from `ClipInput.video`."""
     cost: ClassVar[str]
@@ -159,9 +162,8 @@ class Stage(ABC, Generic[P]):
         self.params = params
         self.weights = dict(weights or {})
 
-    @property
-    def dtype(self) -> str:
-        """That its models compute in, for the layer's metadata."""
+    def dtype_on(self, device: str) -> str:
+        """What its models compute in on cpu or cuda, as torch calls it, for the layer's metadata."""
         return "float32"
 
     @abstractmethod

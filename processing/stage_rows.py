@@ -14,6 +14,13 @@ from civid_loader.schema import CAPTION_LAYER_FEATURES
 
 CAPTIONS: Final = ("captions", "transition_captions")
 """Columns of stages that write."""
+NOT_COMPUTABLE: Final = "not computable: "
+"""What the reason of a row begins with where nothing went wrong."""
+
+
+def is_error(reason: str | None) -> bool:
+    """Whether something went wrong with a clip, so that another try may do better."""
+    return reason is not None and not reason.startswith(NOT_COMPUTABLE)
 
 
 def rows_of_batch(stages: Sequence[Stage[Any]], batch: Sequence[DecodedClip]) -> list[Row]:
@@ -70,7 +77,16 @@ def _take(stage: Stage[Any], found: Row, row: Row, known: Row) -> None:
             row[name] = [*row[name], *texts]
             known[name] = [*texts, *(known.get(name) or ())]
     if reason := found.get("reason"):
-        row["reason"] = "; ".join(filter(None, (row["reason"], f"{stage.name}: {reason}")))
+        row["reason"] = _with_reason(row["reason"], f"{stage.name}: {reason}")
+    elif why := found.get("not_computable"):
+        row["reason"] = _with_reason(row["reason"], f"{NOT_COMPUTABLE}{stage.name}: {why}")
+
+
+def _with_reason(before: str | None, more: str) -> str:
+    """What went wrong comes first: by it a row is judged."""
+    if before is None:
+        return more
+    return f"{more}; {before}" if is_error(more) and not is_error(before) else f"{before}; {more}"
 
 
 def unit_of(stages: Sequence[Stage[Any]]) -> Unit | None:

@@ -2,11 +2,13 @@
 
 import hashlib
 import importlib.util
+import re
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+import torch
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -14,6 +16,7 @@ from civid_loader.errors import MissingDependencyError, ModelError
 
 FILES: Final = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 """What a model folder on the Hub is fetched for; no pickles, no code."""
+_HASH_IN_NAME: Final = re.compile("-([0-9a-f]{8,})$")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,11 +26,13 @@ class ModelNeed:
     id: str
     """On the Hub, `org/name`; or how its authors call it, where it is not there."""
     license: str
-    """As its authors state it."""
+    """As its authors state it; "" where it is not known."""
     is_noncommercial: bool = False
     """Loaded only where the user accepts the licence by name."""
     is_on_hub: bool = True
-    """Whether it can be fetched by its id; else the user names a file or folder."""
+    """Whether it can be fetched by its id; else by `url`, or the user names a file or folder."""
+    url: str | None = None
+    """Of the file, where its authors publish it elsewhere. A name that ends in `-<8 hex digits>` begins its sha256."""
     files: tuple[str, ...] = FILES
     """Of its folder on the Hub, those that are fetched."""
     package_file: tuple[str, str] | None = None
@@ -72,27 +77,32 @@ def find_weights(
         accepted: ids of non-commercial models whose licence the user accepts.
 
     Raises:
-        ModelError: they are not here and may not be fetched; or the licence is not accepted.
+        ModelError: they are not here and may not be fetched, or cannot be; or the licence is not accepted.
         MissingDependencyError: a package that brings them is not installed.
     """
-    if given is None and need.package_file is not None:
-        path = _in_package(*need.package_file)
-        return Weights(path=path, id=need.id, revision=None, sha256=_sha256(path), license=need.license)
-    if given is not None and Path(given).exists():
-        path = Path(given)
-        return Weights(path=path, id=path.name, revision=None, sha256=_sha256(path), license="as given")
-    if need.is_noncommercial and need.id not in accepted:
+    is_path = given is not None and Path(given).exists()
+    is_another = given is not None and not is_path and given.partition("@")[0] != need.id
+    # Where a file lies changes nothing about its licence.
+    if need.is_noncommercial and not is_another and need.id not in accepted:
         raise ModelError(
             f"model {need.id} ({role}) is under {need.license}, which forbids commercial use; if yours is none, say "
             f"so: --accept-license {need.id}"
         )
+    if given is None and need.package_file is not None:
+        path = _in_package(*need.package_file)
+        return Weights(path=path, id=need.id, revision=None, sha256=_sha256(path), license=need.license)
+    if given is not None and is_path:
+        path = Path(given)
+        license_ = f"{need.license} (that of {need.id}; file as given)" if need.license else "as given"
+        return Weights(path=path, id=path.name, revision=None, sha256=_sha256(path), license=license_)
     if given is None and not need.is_on_hub:
-        raise ModelError(f"model {need.id} ({role}) is not on the Hub; name its file or folder: --model {role}=PATH")
+        path = _from_url(role, need, may_download=may_download)
+        return Weights(path=path, id=need.id, revision=None, sha256=_sha256(path), license=need.license)
     repo_id, _, revision = (given or need.id).partition("@")
     if given is not None and repo_id.count("/") != 1:
         raise ModelError(f"--model {role}={given}: no such file or folder, and no name on the Hub (org/name)")
     patterns = list(need.files)
-    license_ = need.license if repo_id == need.id else "not known"
+    license_ = (repo_id == need.id and need.license) or "not known"
     try:
         # From the cache first: a run must not depend on the network where the weights are here.
         path = Path(
@@ -107,6 +117,31 @@ def find_weights(
         commit = HfApi().model_info(repo_id, revision=revision or None).sha
         path = Path(snapshot_download(repo_id, revision=commit, allow_patterns=patterns))
     return Weights(path=path, id=repo_id, revision=path.name, sha256=None, license=license_)
+
+
+def _from_url(role: str, need: ModelNeed, *, may_download: bool) -> Path:
+    """The file in torch's cache, where torchvision keeps its own; fetched once."""
+    if need.url is None:
+        raise ModelError(f"model {need.id} ({role}) is not on the Hub; name its file or folder: --model {role}=PATH")
+    path = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(need.url).name
+    named = _HASH_IN_NAME.search(path.stem)
+    if not path.is_file():
+        if not may_download:
+            raise ModelError(
+                f"model {need.id} ({role}) is not on this machine; fetch it with --download, or get "
+                f"{need.url} and name the file: --model {role}=PATH"
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(need.url, str(path), named and named[1], progress=False)
+        except (OSError, RuntimeError) as error:
+            raise ModelError(
+                f"model {need.id} ({role}): {need.url} cannot be fetched: {error}; try again, or get it another way "
+                f"and name the file: --model {role}=PATH"
+            ) from error
+    if named and not _sha256(path).startswith(named[1]):
+        raise ModelError(f"{path} is not what its name says: its sha256 does not begin with {named[1]}; delete it")
+    return path
 
 
 def _in_package(package: str, file: str) -> Path:

@@ -94,6 +94,8 @@ class Result:
     """In stages, of all threads together."""
     usage: Usage
     """What was asked since the chunk before."""
+    num_frames: tuple[int, int]
+    """(decoded, used), see `DecodedClip`."""
     is_stuck: bool
     """A thread of this worker does not come back: replace it."""
 
@@ -103,6 +105,7 @@ class _Spent:
     """Seconds, counted by several threads."""
 
     seconds: dict[str, float] = field(default_factory=lambda: {"decode": 0.0, "model": 0.0})
+    num_frames: tuple[int, int] = (0, 0)
     is_stuck: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -112,6 +115,12 @@ class _Spent:
         yield
         with self._lock:
             self.seconds[what] += perf_counter() - start
+
+    def count(self, clip: DecodedClip) -> None:
+        with self._lock:
+            decoded, used = self.num_frames
+            self.num_frames = decoded + clip.num_frames_decoded, used + clip.num_frames_used
+            self.is_stuck |= (clip.reason or "").startswith("StuckVideoError")
 
 
 class Worker:
@@ -182,7 +191,7 @@ class Worker:
                     clip, self._plan, videos=self._setup.videos, timeout_seconds=self._setup.timeout_seconds
                 )
             note("end", clip["clip_id"])
-            spent.is_stuck |= (decoded.reason or "").startswith("StuckVideoError")
+            spent.count(decoded)
             return decoded
 
         rows = self._in_batches(job, decode, spent) if self._unit is None else self._in_units(job, decode, spent)
@@ -192,6 +201,7 @@ class Worker:
             decode_seconds=spent.seconds["decode"],
             model_seconds=spent.seconds["model"],
             usage=Usage() if self._unit is None else self._answers.take_usage(),
+            num_frames=spent.num_frames,
             is_stuck=spent.is_stuck,
         )
 

@@ -81,7 +81,7 @@ def find_model(name: str, *, may_download: bool) -> Weights:
     Raises:
         CaptionerError: it is not here, and may not be fetched.
     """
-    need = ModelNeed(id=name.partition("@")[0], license="not known")
+    need = ModelNeed(id=name.partition("@")[0], license="")
     try:
         return find_weights("captioner", need, given=name, may_download=may_download)
     except ModelError as error:

@@ -109,7 +109,7 @@ class AudioTranscript(Stage[AudioTranscriptParams]):
             # Where the file lies is nobody's business.
             return {"reason": f"{type(error).__name__}: {error}".replace(clip.video.name, "the file")}
         if samples_S is None:
-            return {"reason": "the file has no sound"}
+            return {"not_computable": "the file has no sound"}
         lines, told = self._model.transcribe(
             samples_S,
             language=self.params.language,

@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Final
 
 import psutil
+import torch
 
 from civid_loader.errors import WorkerError
 from civid_loader.pool import start_worker
@@ -34,7 +35,8 @@ def run_local(
     Args:
         jobs: taken one by one as workers are free.
         setup: of the run.
-        num_proc: worker processes; with device cuda worker i has GPU i to itself. 0: this process, without protection.
+        num_proc: worker processes; with device cuda worker i has GPU i, and shares it where there are fewer GPUs. 0:
+            this process, without protection.
         max_memory_bytes: of one worker; one that takes more is ended like one that crashed.
 
     Raises:
@@ -84,9 +86,10 @@ class _Process:
         if self.setup.device == "cpu":
             context.set_forkserver_preload(_PRELOAD)
         self.pipe, theirs = context.Pipe()
+        num_gpus = 0 if self.setup.device == "cpu" else torch.cuda.device_count()
         # Alone where it has to be found out which clip it is.
         setup = replace(self.setup, decode_threads=0) if self._num_deaths else self.setup
-        self._process = context.Process(target=_serve, args=(theirs, setup, self.number), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, setup, self.number, num_gpus), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -157,10 +160,10 @@ class _Process:
         self._process.join()
 
 
-def _serve(pipe: Connection, setup: Setup, number: int) -> None:
+def _serve(pipe: Connection, setup: Setup, number: int, num_gpus: int) -> None:
     """What a worker process does until its parent closes the pipe."""
     if setup.device == "cuda":
-        os.environ["CUDA_VISIBLE_DEVICES"] = _own_gpu(number)
+        os.environ["CUDA_VISIBLE_DEVICES"] = _own_gpu(number, num_gpus)
     start_worker()
     lock = threading.Lock()
 
@@ -180,6 +183,7 @@ def _serve(pipe: Connection, setup: Setup, number: int) -> None:
         pipe.send(error)
 
 
-def _own_gpu(number: int) -> str:
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return listed.split(",")[number] if listed else str(number)
+def _own_gpu(number: int, num_gpus: int) -> str:
+    """For CUDA_VISIBLE_DEVICES: of the GPUs that this run may use. More workers than those share them."""
+    listed = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
+    return listed[number % len(listed)] if listed else str(number % max(1, num_gpus))

@@ -11,7 +11,7 @@ Legend: T frames, D dimensions of the embedding.
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -24,6 +24,7 @@ from civid_loader.processing.weights import ModelNeed, Weights
 
 Head = Literal["v1", "v2"]
 Reduction = Literal["mean", "median"]
+_V1_URL: Final = "https://github.com/LAION-AI/aesthetic-predictor/raw/main/sa_0_4_vit_l_14_linear.pth"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +32,7 @@ class AestheticParams:
     """Of `Aesthetic`."""
 
     heads: tuple[Head, ...] = ("v2",)
-    """Predictors asked; `v1` is not on the Hub, its file must be named."""
+    """Predictors asked: v1 is LAION's own, v2 the improved one."""
     fps: float = 2.0
     """Frames per second looked at."""
     reduction: Reduction = "mean"
@@ -66,7 +67,9 @@ class Aesthetic(Stage[AestheticParams]):
     def weights_needed(self) -> Mapping[str, ModelNeed]:
         """See `Stage`."""
         heads = {
-            "v1": ModelNeed(id="LAION-AI/aesthetic-predictor/sa_0_4_vit_l_14_linear", license="MIT", is_on_hub=False),
+            "v1": ModelNeed(
+                id="LAION-AI/aesthetic-predictor/sa_0_4_vit_l_14_linear", license="MIT", is_on_hub=False, url=_V1_URL
+            ),
             "v2": ModelNeed(id="ttj/sac-logos-ava1-l14-linearMSE", license="Apache-2.0"),
         }
         clip = ModelNeed(id="openai/clip-vit-large-patch14", license="MIT")

@@ -76,7 +76,7 @@ class CaptionCheck(Stage[CaptionCheckParams]):
         texts = {kind: " ".join(one["text"] or "" for one in captions_of(clip.row, kind)) for kind in kinds}
         texts = {kind: text for kind, text in texts.items() if text.strip()}
         if not texts:
-            return {"reason": f"no captions of kinds {', '.join(self.params.kinds) or 'that are known'}"}
+            return {"not_computable": f"no captions of kinds {', '.join(self.params.kinds) or 'that are known'}"}
         words = {kind: len(text.split()) for kind, text in texts.items()}
         hits = [hit[0].lower() for text in texts.values() for hit in pattern.finditer(text)]
         return {

@@ -70,7 +70,7 @@ class ClipSimilarity(Stage[ClipSimilarityParams]):
         embedded = iter(self._images.embed(told, name="frames", request=self.requests()["frames"]))
         kind = self.params.caption_kind
         return [
-            {"reason": f"no caption of kind {kind}"} if text is None else self._row(text, next(embedded))
+            {"not_computable": f"no caption of kind {kind}"} if text is None else self._row(text, next(embedded))
             for text in texts
         ]
 

@@ -88,7 +88,7 @@ class CodecMotion(Stage[CodecMotionParams]):
         except av.error.FFmpegError as error:
             return {"reason": f"the file cannot be read as a video ({error.strerror})"}
         if not fields:
-            return {"codec_motion_mean": None, "codec_motion_patch_min": None}
+            return {"not_computable": "no motion vectors: its codec tells none, or every frame is coded by itself"}
         if len({field_HW.shape for field_HW in fields}) > 1:
             return {"reason": "the frames of the file change in size"}
         mean_HW = np.mean(fields, axis=0)

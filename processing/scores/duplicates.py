@@ -30,7 +30,7 @@ import torch
 
 from civid_loader.processing.cosine import Vectors, keep_unlike
 from civid_loader.processing.embeddings import ImageEncoder, encoder_frames, load_image_encoder
-from civid_loader.processing.hamming import Hashes, distances, near_pairs
+from civid_loader.processing.hamming import MAX_BITS, Hashes, distances, near_pairs
 from civid_loader.processing.stage import ClipInput, Column, CorpusStage, FrameRequest, Row
 from civid_loader.processing.weights import ModelNeed
 
@@ -49,11 +49,13 @@ class DuplicatesParams:
     """Of `Duplicates`."""
 
     max_bits: int = 6
-    """Out of 64, by which the hash of each frame of near duplicates may differ; at most 7."""
+    """Out of 64, by which the hash of each frame of near duplicates may differ; see `MAX_BITS`."""
     min_clip_cosine: float | None = None
     """Of the CLIP embeddings of near duplicates, above 0 and below 1; None: no embeddings, and no weights needed."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.max_bits, int) or not 0 <= self.max_bits <= MAX_BITS:
+            raise ValueError(f"duplicates: max_bits={self.max_bits!r}: a whole number from 0 to {MAX_BITS}")
         if self.min_clip_cosine is not None and not 0 < self.min_clip_cosine < 1:
             raise ValueError(
                 f"duplicates: min_clip_cosine={self.min_clip_cosine}: above 0 and below 1; None leaves CLIP out"

@@ -31,7 +31,9 @@ Backend = Literal["raft_large", "raft_small", "dis"]
 _Clip: TypeAlias = npt.NDArray[np.uint8]
 _Flows: TypeAlias = Callable[[Sequence[_Clip]], Iterator[tuple[int, torch.Tensor]]]
 
-_CHECKPOINTS: Final = {"raft_large": "C_T_SKHT_V2", "raft_small": "C_T_V2"}
+_CHECKPOINTS: Final = {"raft_large": "C_T_SKHT_V2-ff5fadd5", "raft_small": "C_T_V2-01064c6d"}
+"""As the weights of torchvision name them: `Raft_Large_Weights.C_T_SKHT_V2.url`."""
+_URL: Final = "https://download.pytorch.org/models"
 _TOP_SHARE: Final = 0.05
 """Of MiraBench's dynamic degree, as in VBench."""
 
@@ -61,8 +63,8 @@ class OpticalFlowParams:
         for value, options in ((self.backend, Backend), (self.precision, Precision)):
             if value not in get_args(options):
                 raise ValueError(f"optical_flow: {value!r} must be one of {', '.join(get_args(options))}")
-        if self.num_flow_updates < 1:
-            raise ValueError(f"optical_flow: num_flow_updates={self.num_flow_updates}: at least 1")
+        if not isinstance(self.num_flow_updates, int) or self.num_flow_updates < 1:
+            raise ValueError(f"optical_flow: num_flow_updates={self.num_flow_updates!r}: a whole number of at least 1")
         if self.backend != "dis" and any(side < MIN_PX or side % MULTIPLE_PX for side in self.size):
             raise ValueError(
                 f"optical_flow: size={self.size}: {self.backend} takes multiples of {MULTIPLE_PX} px of at least "
@@ -124,17 +126,19 @@ class OpticalFlow(Stage[OpticalFlowParams]):
             "shape": FrameRequest(mode="middle", size=(64, 64), resize="long_side"),
         }
 
-    @property
-    def dtype(self) -> str:
+    def dtype_on(self, device: str) -> str:
         """See `Stage`."""
-        return self.params.precision
+        on_gpu = {"fp32": "float32", "tf32": "tf32", "fp16": "float16"}
+        return on_gpu[self.params.precision] if device == "cuda" and self.params.backend != "dis" else "float32"
 
     def weights_needed(self) -> Mapping[str, ModelNeed]:
         """See `Stage`."""
         if self.params.backend == "dis":
             return {}
-        id_ = f"torchvision/{self.params.backend}-{_CHECKPOINTS[self.params.backend]}"
-        return {"raft": ModelNeed(id=id_, license="BSD-3-Clause", is_on_hub=False)}
+        checkpoint = _CHECKPOINTS[self.params.backend]
+        id_ = f"torchvision/{self.params.backend}-{checkpoint.partition('-')[0]}"
+        url = f"{_URL}/{self.params.backend}_{checkpoint}.pth"
+        return {"raft": ModelNeed(id=id_, license="BSD-3-Clause", is_on_hub=False, url=url)}
 
     def setup(self, *, device: str) -> None:
         """See `Stage`."""
@@ -143,8 +147,8 @@ class OpticalFlow(Stage[OpticalFlowParams]):
             return
         if "raft" not in self.weights:
             raise ModelError(
-                f"optical_flow: {self.params.backend} has no weights; name torchvision's .pth file: --model raft=PATH, "
-                "or choose backend dis, which needs none"
+                f"optical_flow: {self.params.backend} has no weights; fetch torchvision's with --download, or name the "
+                ".pth file: --model raft=PATH; or choose backend dis, which needs none"
             )
         model = load_raft(self.weights["raft"].path, architecture=self.params.backend)
         self._flows = Raft(
@@ -177,7 +181,7 @@ class OpticalFlow(Stage[OpticalFlowParams]):
         least, motion = self.params.min_codec_motion, clip.row.get("codec_motion_mean")
         if least is None or motion is None or motion >= least:
             return None
-        return self._nothing(0, f"codec motion {motion:.3g} of height + width is below {least:g}")
+        return self._nothing(0, not_computable=f"codec motion {motion:.3g} of height + width is below {least:g}")
 
     def _frames(self, clip: ClipInput) -> _Clip:
         if not self.params.auto_orient:
@@ -187,10 +191,10 @@ class OpticalFlow(Stage[OpticalFlowParams]):
 
     def _row(self, pairs: Sequence[torch.Tensor]) -> Row:
         if not pairs:
-            return self._nothing(0, f"one frame at {self.params.fps:g} fps; flow is between two")
+            return self._nothing(0, not_computable=f"one frame at {self.params.fps:g} fps; flow is between two")
         values = torch.stack(list(pairs)).cpu()
         if not values.isfinite().all():
-            return self._nothing(len(pairs), f"the flow is not finite at precision {self.params.precision}")
+            return self._nothing(len(pairs), reason=f"the flow is not finite at precision {self.params.precision}")
         mean_px, p95_px, top_px = values.mean(dim=0).tolist()
         return {
             "flow_mean_px": mean_px,
@@ -201,8 +205,8 @@ class OpticalFlow(Stage[OpticalFlowParams]):
             "flow_per_pair": values[:, 0].tolist(),
         }
 
-    def _nothing(self, num_pairs: int, reason: str) -> Row:
-        return {**{column.name: None for column in self.columns}, "flow_pairs": num_pairs, "reason": reason}
+    def _nothing(self, num_pairs: int, **why: str) -> Row:
+        return {**{column.name: None for column in self.columns}, "flow_pairs": num_pairs, **why}
 
 
 def _statistics(flow_2HW: torch.Tensor) -> torch.Tensor:

@@ -75,7 +75,7 @@ class SceneCuts(Stage[SceneCutsParams]):
     def _row(self, clip: ClipInput) -> Row:
         frames_THWC, times_T = clip.frames["frames"], clip.times_seconds["frames"]
         if len(frames_THWC) < 2:
-            return {"cut_max": None, "cut_count": None, "cut_times": None}
+            return {"not_computable": "one frame is looked at; a cut is between two"}
         detector = ContentDetector(threshold=self.params.threshold, min_scene_len=self.params.min_scene_len_frames)
         cuts: set[int] = set()
         scores: list[float] = []

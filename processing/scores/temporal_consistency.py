@@ -89,7 +89,7 @@ class TemporalConsistency(Stage[TemporalConsistencyParams]):
             embedded = encoder.embed(batch, name="frames", request=self.requests()["frames"])
             for row, one_TD in zip(rows, embedded, strict=True):
                 if len(one_TD) < 2:
-                    row["reason"] = "fewer than two frames"
+                    row["not_computable"] = "fewer than two frames"
                 else:
                     adj, vbench = consistency(one_TD)
                     row |= {f"tc_{role}_adj": adj, f"tc_{role}_vbench": vbench}

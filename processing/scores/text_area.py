@@ -39,6 +39,15 @@ class TextAreaParams:
     min_side_px: float = 3.0
     """Smaller rectangles are no text; px at the detector's size."""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.num_frames, int) or self.num_frames < 1:
+            raise ValueError(f"text_area: num_frames={self.num_frames!r}: a whole number of at least 1")
+        for name in ("pixel_threshold", "box_threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"text_area: {name}={getattr(self, name)!r}: from 0 to 1")
+        if self.grow_ratio < 0 or self.min_side_px < 0:
+            raise ValueError(f"text_area: grow_ratio={self.grow_ratio}, min_side_px={self.min_side_px}: at least 0")
+
 
 class TextArea(Stage[TextAreaParams]):
     """Share of the picture that is text."""

@@ -131,12 +131,12 @@ class TrackingStrength(Stage[TrackingStrengthParams]):
         frames_THWC = clip.frames["frames"]
         height, width = frames_THWC.shape[1:3]
         if len(frames_THWC) < 2:
-            return self._nothing("one frame; points move between two")
+            return self._nothing(not_computable="one frame; points move between two")
         points_N2 = _grid(height, width, across=self.params.grid)
         try:
             tracks_TN2 = self._tracker.track(frames_THWC, points_N2)
         except ValueError as error:
-            return self._nothing(str(error))
+            return self._nothing(reason=str(error))
         if tracks_TN2.shape != (len(frames_THWC), *points_N2.shape):
             raise TypeError(
                 f"tracker {self.params.backend} gave tracks of shape {tracks_TN2.shape} for {len(frames_THWC)} frames "
@@ -147,7 +147,7 @@ class TrackingStrength(Stage[TrackingStrengthParams]):
         away_TN = np.linalg.norm((tracks_TN2 - tracks_TN2[0]) * scale_2, axis=-1)
         means_px = [float(np.mean(away[known])) for away in away_TN if (known := np.isfinite(away)).any()]
         if len(means_px) < 2:
-            return self._nothing("no point can be followed: too little texture, or too fast")
+            return self._nothing(not_computable="no point can be followed: too little texture, or too fast")
         strength_px = sum(means_px) / len(means_px)
         return {
             "tracking_strength": strength_px,
@@ -155,8 +155,8 @@ class TrackingStrength(Stage[TrackingStrengthParams]):
             "tracking_points": int(np.isfinite(away_TN[-1]).sum()),
         }
 
-    def _nothing(self, reason: str) -> Row:
-        return {**{column.name: None for column in self.columns}, "reason": reason}
+    def _nothing(self, **why: str) -> Row:
+        return {**{column.name: None for column in self.columns}, **why}
 
 
 class _LucasKanade:

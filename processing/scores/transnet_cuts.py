@@ -84,7 +84,7 @@ class TransnetCuts(Stage[TransnetCutsParams]):
     def _row(self, clip: ClipInput) -> Row:
         frames_THWC, times_T = clip.frames["frames"], clip.times_seconds["frames"]
         if len(frames_THWC) < 2:
-            return dict.fromkeys(column.name for column in self.columns)
+            return {"not_computable": "one frame; a transition is between two"}
         probabilities_T = self._probabilities(frames_THWC)
         starts = shot_starts(probabilities_T > self.params.threshold)
         return {

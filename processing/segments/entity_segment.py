@@ -79,6 +79,7 @@ class EntitySegment(Stage[EntitySegmentParams]):
     kind = "sequence"
     Params = EntitySegmentParams
     needs = ("similarity_segment",)
+    asks_model = True
     cost = "a model that sees, 1 to 4 questions per clip"
     columns = (
         Column(name="entity", dtype="string", doc="What its sequence is about; None: nothing, or not kept."),

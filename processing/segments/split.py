@@ -2,7 +2,7 @@
 
 CI-VID's code cuts at threshold 3.0, MiraData at 26, on every frame. The score of two frames is the mean
 of |difference| over pixels and over H, S, V as OpenCV has them in 8 bits; a cut is a score >= threshold. Scores are of
-frames whose long side is 256 px, as the library does it; other sizes give other scores.
+frames whose long side is at most 256 px, as the library does it; other sizes give other scores.
 
 Legend: T frames, H height, W width, C = 3 channels; RGB unless a name says BGR.
 """
@@ -29,7 +29,7 @@ from civid_loader.stream import open_stream
 from civid_loader.videos import ByteSource, as_file
 
 SIDE_PX: Final = 256
-"""Long side of the frames that are compared."""
+"""Largest long side of the frames that are compared."""
 
 Image = npt.NDArray[np.uint8]
 ShortScenes = Literal["merge", "suppress"]
@@ -78,7 +78,7 @@ class Split(Stage[SplitParams]):
     """Scenes of a clip. Films, which do not fit into memory as frames, go through `split_video`."""
 
     name = "split"
-    version = 1
+    version = 2
     Params = SplitParams
     cost = "CPU, 1 ms per frame and decoding; every frame"
     columns = (
@@ -89,7 +89,8 @@ class Split(Stage[SplitParams]):
     def requests(self) -> Mapping[str, FrameRequest]:
         """See `Stage`."""
         size = (SIDE_PX, SIDE_PX)
-        return {"frames": FrameRequest(mode="all", size=size, resize="long_side", interpolation="linear")}
+        # The library reduces and never enlarges; enlarged pictures have other scores.
+        return {"frames": FrameRequest(mode="all", size=size, resize="long_side_at_most", interpolation="linear")}
 
     def run(self, batch: Sequence[ClipInput]) -> list[Row]:
         """See `Stage`."""

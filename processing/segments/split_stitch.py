@@ -65,7 +65,8 @@ class SplitStitch(Stage[SplitStitchParams]):
     version = 1
     kind = "sequence"
     Params = SplitStitchParams
-    cost = "CPU, nothing; embeddings and answers are made elsewhere"
+    asks_model = True
+    cost = "CPU, nothing; embeddings and answers are made elsewhere (`civid curate`)"
     columns = (
         Column(name="joined_id", dtype="string", doc="First scene of those joined; None: too short even so."),
         Column(name="joined_clip_ids", dtype="list<string>", doc="Scenes joined, in order."),

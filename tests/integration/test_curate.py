@@ -91,7 +91,7 @@ def test_planted_sequences_are_found(made: CurateReport) -> None:
     assert score["annotator"] == "civid_loader:colour_gradient"
     assert rows[0]["clips"][0]["scores"] == []  # nothing is before the first scene
     assert {(row["dataset"], row["subset"], row["level"]) for row in rows} == {("civid", "curated", "sequence")}
-    assert rows[0]["flags"] == ["stand_in_embedding"]
+    assert rows[0]["flags"] == ["stand_in_embedding", "entity_not_checked"]
     assert rows[0]["provenance"]["annotation_file"] == "a/one.mp4"
 
 
@@ -101,6 +101,28 @@ def test_what_cannot_be_read_is_listed_and_counted(made: CurateReport) -> None:
     [line] = (Path(made.output) / "rejected" / "videos.jsonl").read_text().splitlines()
     assert json.loads(line)["video"] == "b/page.mp4"
     assert "b/page.mp4: b/page.mp4: cannot be opened" in made.examples[0]
+
+
+def test_what_was_not_done_is_told(made: CurateReport) -> None:
+    assert all("entity_not_checked" in row["flags"] for row in read_table(Path(made.output)).to_pylist())
+    card = (Path(made.output) / "README.md").read_text()
+    assert "| entity_segment |" not in card
+    assert "Not done, as no model was asked: entity_segment." in card
+    assert "| keep |" in card
+    assert "`civid filter --recipe civid`" in card
+    assert "- `flow_mean_px >= 70`: A mean flow of at least 70." in card
+
+
+def test_clips_of_civid_have_1_to_10_seconds(tmp_path: Path) -> None:
+    """Those left out are not compared, and keep their numbers."""
+    (short, long), second = ((Take(seed=9, num_frames=20), Take(seed=8, num_frames=250)), _pair(3))
+    write_film(tmp_path / "in" / "film.mp4", [second[0], short, second[1], long, *_pair(7)])
+    report = curate(tmp_path / "in", recipe="civid", output=tmp_path / "out", quiet=True)
+    rows = read_table(Path(report.output)).to_pylist()
+    spans = [[(c["source"]["start_frame"], c["source"]["end_frame"]) for c in row["clips"]] for row in rows]
+    assert report.num_scenes == 6
+    assert spans == [[(0, 30), (50, 80)], [(330, 360), (360, 390)]]
+    assert 0.6 < rows[0]["clips"][1]["scores"][0]["value"] <= 0.8, "of the scene before among those that count"
 
 
 def test_stock_datasets_loads_it(made: CurateReport, films: Path, tmp_path: Path) -> None:
@@ -205,6 +227,10 @@ def test_recipes_that_do_not_cut_films(films: Path, tmp_path: Path) -> None:
         curate(films, recipe=_changed("civid", "split", treshold=1), output=tmp_path / "out")
     with pytest.raises(AnnotationError, match="no video files"):
         curate(tmp_path, recipe="civid", output=tmp_path / "out")
+    with pytest.raises(AnnotationError, match="none is not there; name the folder that the films lie in"):
+        curate(tmp_path / "none", recipe="civid", output=tmp_path / "out")
+    with pytest.raises(AnnotationError, match=r"page\.mp4 is a file; name the folder"):
+        curate(films / "b" / "page.mp4", recipe="civid", output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -213,7 +239,9 @@ def test_real_films(tmp_path: Path) -> None:
     for name in ("bikes.mp4", "nasa_13013.mp4"):
         (tmp_path / "in").mkdir(exist_ok=True)
         shutil.copy(MEDIA / "real" / name, tmp_path / "in")
-    report = curate(tmp_path / "in", recipe="civid", output=tmp_path / "out", quiet=True)
+    # One scene of each pair here is shorter than the second that the recipe asks for.
+    recipe = _changed("civid", "keep", min_seconds=0.2)
+    report = curate(tmp_path / "in", recipe=recipe, output=tmp_path / "out", quiet=True)
     rows = read_table(Path(report.output)).to_pylist()
     assert {row["sample_id"] for row in rows} == {"bikes.mp4#0", "nasa_13013.mp4#0"}
     sheet = []

@@ -83,6 +83,8 @@ def test_sequences_without_an_entity_are_dropped(films: Path, tmp_path: Path, mo
     assert report.usage.num_requests == len(made.requests)
     assert report.usage.prompt_tokens == 7 * len(made.requests)
     (first, *_) = read_table(tmp_path / "out").to_pylist()
+    assert "entity_not_checked" not in first["flags"]
+    assert "| entity_segment |" in (tmp_path / "out" / "README.md").read_text()
     told = [(one["kind"], one["text"], one["annotator"]) for clip in first["clips"] for one in clip["captions"]]
     assert told == [("main_object", "a green blot", "civid_loader:entity_segment")] * 2
     num_asked = len(made.requests)
@@ -167,6 +169,7 @@ def test_command(films: Path, tmp_path: Path) -> None:
 
     without, told = run("without")
     assert "left out: entity_segment: it asks a model, and no --backend is named" in told.stderr
+    assert "datasets.load_dataset(" in told.stdout
     assert len(spans(without)) == 4
     with a_server() as server:
         asked, told = run("asked", "--backend", "openai", "--model", MODEL, "--base-url", server.base_url)

@@ -32,10 +32,17 @@ BAD = ("page.mp4", "sound.mp4", "empty.mp4", "gone.mp4")
 
 RUN = """
 import sys
-from civid_loader.processing import chunks
+from civid_loader.processing import chunks, run
 from civid_loader.processing.run import process
 from civid_loader.processing.work import StageSpec
 chunks.CHUNK_CLIPS = 2
+jobs = run._jobs
+def noted(*arguments, **settings):
+    for job in jobs(*arguments, **settings):
+        with open(sys.argv[4], "a") as file:
+            file.write(f"{job.index}\\n")
+        yield job
+run._jobs = noted
 if __name__ == "__main__":
     stages = [StageSpec(name=name, params={}, weights={}) for name in ("colour", "technical_quality")]
     process(sys.argv[1], stages, layer="scores-x", videos=sys.argv[2], num_proc=int(sys.argv[3]), quiet=True)
@@ -104,12 +111,15 @@ def test_every_engine_finds_the_same(root: Path, videos: Path) -> None:
     assert all(rows.equals(found["here"]) for rows in found.values())
 
 
-def start(root: Path, videos: Path, num_proc: int) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-c", RUN, str(root), str(videos), str(num_proc)]
+def start(root: Path, videos: Path, num_proc: int, given: Path) -> "subprocess.Popen[bytes]":
+    """A run that notes in the file `given` which chunks it gives to workers."""
+    given.write_text("")
+    command = [sys.executable, "-c", RUN, str(root), str(videos), str(num_proc), str(given)]
     return subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
-def test_killed_at_any_moment(root: Path, videos: Path) -> None:
+@pytest.mark.parametrize(("num_proc", "num_kills"), [(0, 10), (2, 4)])
+def test_killed_at_any_moment(root: Path, videos: Path, tmp_path: Path, num_proc: int, num_kills: int) -> None:
     process(root, STAGES, layer="scores-clean", videos=videos, num_proc=0, quiet=True)
     journal = root / ".incomplete-scores-x" / "journal.jsonl"
     rng, seen = random.Random(3), [0]
@@ -117,8 +127,17 @@ def test_killed_at_any_moment(root: Path, videos: Path) -> None:
     def num_finished() -> int:
         return journal.read_bytes().count(b"\n") if journal.is_file() else 0
 
-    for _ in range(10):
-        running, wanted = start(root, videos, 0), seen[-1] + rng.randrange(2)
+    def finished() -> list[int]:
+        whole = journal.read_bytes().rpartition(b"\n")[0].splitlines() if journal.is_file() else []
+        return [json.loads(line)["chunk"] for line in whole]
+
+    def given_again(before: list[int]) -> set[int]:
+        return set(before) & set(map(int, given.read_text().split()))
+
+    given = tmp_path / "given"
+    for _ in range(num_kills):
+        before = finished()
+        running, wanted = start(root, videos, num_proc, given), seen[-1] + rng.randrange(2)
         limit = time.monotonic() + 60
         while running.poll() is None and num_finished() < wanted and time.monotonic() < limit:
             time.sleep(0.01)
@@ -127,11 +146,16 @@ def test_killed_at_any_moment(root: Path, videos: Path) -> None:
         os.killpg(running.pid, signal.SIGKILL)
         running.communicate()
         assert num_finished() >= seen[-1], "no finished chunk is lost"
+        assert not given_again(before), "nor done again"
+        assert len(set(finished())) == len(finished()), "each is finished once"
         seen.append(num_finished())
-    assert len(seen) == 11
-    last = start(root, videos, 1)
+    assert len(seen) == num_kills + 1
+    before = finished()
+    last = start(root, videos, 1, given)
     assert last.communicate()[1] == b""
     assert last.returncode == 0
+    assert not given_again(before)
+    assert len(given.read_text().split()) == len(plan_chunks(root).listed) - len(before)
     assert rows_of(root).equals(rows_of(root, "scores/clean"))
 
 
@@ -214,6 +238,7 @@ def test_what_does_not_fit(root: Path, videos: Path) -> None:
     unfinished.mkdir()
     plan = {"clips": plan_chunks(root).fingerprint, "fingerprint": "of others"}
     (unfinished / "plan.json").write_text(json.dumps(plan))
+    (unfinished / "journal.jsonl").write_text('{"chunk": 0, "num_rows": 2}\n')
     with pytest.raises(OutputError, match="holds an unfinished run that differs in fingerprint"):
         process(root, STAGES, layer="scores-x", videos=videos, num_proc=0, quiet=True)
 

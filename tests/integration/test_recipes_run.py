@@ -41,7 +41,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "raft": raft,
         "clip": tiny_models.save_clip(folder / "clip"),
         "safety_checker": tiny_models.save_safety_checker(folder / "checker", bar=1.0),
-        "head_v2": tiny_models.save_mlp_head(folder / "head.pth"),
+        "head_v1": tiny_models.save_linear_head(folder / "head_v1.pth", torch.ones(tiny_models.DIM)),
+        "head_v2": tiny_models.save_mlp_head(folder / "head_v2.pth"),
     }
     return [f"{role}={path}" for role, path in named.items()]
 
@@ -85,7 +86,7 @@ def test_lvd2m(demo: Path, models: list[str], tmp_path: Path) -> None:
     stages = {one["stage"]: one for one in read_manifest(root)["layers"]["scores-lvd2m"]["stages"]}
     assert stages["scene_cuts"]["params"]["threshold"] == 50
     (raft,) = stages["optical_flow"]["models"]
-    assert raft["dtype"] == "fp32"
+    assert raft["dtype"] == "float32"
     assert raft["id"] == "raft.pth"
     assert len(raft["sha256"]) == 64
     median = report["statistics"]["flow_mean_px"]["median"]
@@ -99,12 +100,14 @@ def test_lvd2m(demo: Path, models: list[str], tmp_path: Path) -> None:
 
 
 def test_miradata(demo: Path, models: list[str], tmp_path: Path) -> None:
-    root, report, told = run(demo, "miradata", tmp_path, models, ["raft", "clip", "safety_checker", "head_v2"])
+    root, report, told = run(
+        demo, "miradata", tmp_path, models, ["raft", "clip", "safety_checker", "head_v1", "head_v2"]
+    )
     assert "left out" not in told
     rows = read_table(root, "scores/miradata").to_pylist()
     has_values = [row for row in rows if row["reason"] is None]
     assert has_values
-    names = ("luma_mean", "aesthetic_v2", "flow_mean_px", "nsfw_score")
+    names = ("luma_mean", "aesthetic_v1", "aesthetic_v2", "flow_mean_px", "nsfw_score")
     assert all(row[name] is not None for row in has_values for name in names)
     assert {one["stage"] for one in read_manifest(root)["layers"]["scores-miradata"]["stages"]} == {
         "colour", "aesthetic", "optical_flow", "nsfw",
@@ -117,7 +120,7 @@ def test_miradata(demo: Path, models: list[str], tmp_path: Path) -> None:
 def test_missing_weights_are_named_before_anything_runs(demo: Path) -> None:
     root = demo / "datasets" / "lvd2m"
     for stage, message in (
-        ("optical_flow", "is not on the Hub; name its file or folder: --model raft=PATH"),
+        ("optical_flow", "raft_large_C_T_SKHT_V2-ff5fadd5.pth and name the file: --model raft=PATH"),
         ("nsfw", "is not on this machine; fetch it with --download, or name a folder: --model safety_checker=FOLDER"),
     ):
         result = CliRunner().invoke(app, ["process", str(root), "--stage", stage])
@@ -133,4 +136,6 @@ def test_a_dry_run_and_the_list_of_stages(demo: Path) -> None:
     listed = civid("stages").stdout
     assert "optical_flow" in listed
     assert "BSD-3" in listed
+    (segment,) = (part for part in listed.split("\n\n") if "entity_segment" in part)
+    assert "any that --backend names" in segment
     assert "luma_bright80 (float32)" in civid("stages", "colour").stdout

@@ -31,3 +31,7 @@ def _is(video: ByteSource, variable: str) -> bool:
 
 
 mock.patch("civid_loader.processing.planner.read_frame_sets", _read).start()
+
+
+def install() -> None:
+    """For who wants a function to call in each worker: importing this module was enough."""

@@ -88,7 +88,7 @@ def test_another_rate_and_a_span_beyond_the_end(videos: Path) -> None:
 def test_a_video_without_sound(videos: Path, stage: AudioTranscript) -> None:
     source = bytes_source((videos / "silent.mp4").read_bytes())
     assert read_sound(source, rate_hz=SAMPLE_RATE_HZ, start_seconds=0.0, duration_seconds=1.0) is None
-    assert stage.run([a_clip(videos / "silent.mp4")]) == [{"reason": "the file has no sound"}]
+    assert stage.run([a_clip(videos / "silent.mp4")]) == [{"not_computable": "the file has no sound"}]
     with pytest.raises(UnreadableVideoError, match="its sound cannot be read"):
         read_sound(bytes_source(b"no video" * 99), rate_hz=SAMPLE_RATE_HZ, start_seconds=0.0, duration_seconds=1.0)
     assert stage.run([replace(a_clip(videos / "loud.mp4"), video=None)])[0]["reason"].startswith("there is no video")
@@ -132,7 +132,7 @@ def test_a_layer_of_subtitles(videos: Path, stage: AudioTranscript, tmp_path: Pa
     told = {row["clip_id"]: row for row in read_table(root, "scores/said").to_pylist()}
     assert [line["kind"] for line in said["one"]] == ["subtitle"] * told["one"]["speech_lines"] != []
     assert said["two"] == said["three"] == []
-    assert told["two"]["reason"] == "audio_transcript: the file has no sound"
+    assert told["two"]["reason"] == "not computable: audio_transcript: the file has no sound"
     assert told["three"]["reason"].startswith("VideoNotFoundError")
 
 

@@ -33,8 +33,8 @@ def test_captions_of_a_kind_are_those_of_the_first_author_and_all_of_theirs() ->
 def test_only_the_kinds_asked_for() -> None:
     asked = CaptionCheckParams(kinds=("dense", "style"))
     assert row_of(asked, caption("dense", "A dog."), caption("short", "No."))["caption_kinds"] == ["dense"]
-    assert row_of(asked, caption("short", "No.")) == {"reason": "no captions of kinds dense, style"}
-    assert "reason" in row_of(CaptionCheckParams(), caption("dense", "  "))
+    assert row_of(asked, caption("short", "No.")) == {"not_computable": "no captions of kinds dense, style"}
+    assert "not_computable" in row_of(CaptionCheckParams(), caption("dense", "  "))
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_no_such_caption_is_none(stage: ClipSimilarity) -> None:
     none = replace(clip, row={"captions": [schema.caption("dense", "another", "nobody")]})
     rows = stage.run([none, clip, replace(clip, row={}), replace(clip, row={"captions": None})])
     assert [row.get("clip_similarity") is None for row in rows] == [True, False, True, True]
-    assert rows[0] == {"reason": "no caption of kind short"}
+    assert rows[0] == {"not_computable": "no caption of kind short"}
 
 
 def test_long_captions_are_cut(stage: ClipSimilarity) -> None:

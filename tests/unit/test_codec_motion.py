@@ -94,7 +94,7 @@ def test_only_the_share_of_the_span_is_looked_at(tmp_path: Path) -> None:
 )
 def test_without_vectors_there_is_no_value(tmp_path: Path, settings: dict[str, Any]) -> None:
     row = row_of(video(tmp_path, moving(3), **settings))
-    assert row == {"codec_motion_mean": None, "codec_motion_patch_min": None}
+    assert row == {"not_computable": "no motion vectors: its codec tells none, or every frame is coded by itself"}
 
 
 def test_a_file_that_is_no_video_says_so(tmp_path: Path) -> None:

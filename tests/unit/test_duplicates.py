@@ -169,3 +169,9 @@ def test_clips_that_could_not_be_read_stay_so() -> None:
     assert set(rows["a"].values()) == {None}
     assert rows["c"]["duplicate_of"] == "b"
     assert finished({}) == {}
+
+
+@pytest.mark.parametrize("max_bits", [9, -1, 2.5])
+def test_bits_that_cannot_be_searched_are_refused_before_a_run(max_bits: Any) -> None:
+    with pytest.raises(ValueError, match=r"max_bits=.*a whole number from 0 to 7"):
+        DuplicatesParams(max_bits=max_bits)

@@ -53,7 +53,7 @@ ORDER = (
     ("report",),
     ("demo",),
     ("stage_options",),
-    ("cli_video", "cli_plan", "cli_hub", "cli_filter", "cli_process", "cli_curate"),
+    ("cli_video", "cli_plan", "cli_hub", "cli_filter", "cli_process", "cli_curate", "cli_tiers"),
     ("cli",),
 )
 SAME_GROUP = {("schema", "errors")}

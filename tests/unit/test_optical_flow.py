@@ -11,6 +11,7 @@ import torch
 
 from civid_loader.errors import ModelError, StageError
 from civid_loader.processing.planner import DecodePlan
+from civid_loader.processing.raft import Precision
 from civid_loader.processing.scores import optical_flow
 from civid_loader.processing.scores.codec_motion import CodecMotion, CodecMotionParams
 from civid_loader.processing.scores.optical_flow import OpticalFlow, OpticalFlowParams
@@ -75,7 +76,7 @@ def test_one_frame_is_not_computable(tmp_path: Path) -> None:
     for stage in (_dis(size=(128, 128)), make_optical_flow(tmp_path)):
         stage.setup(device="cpu")
         (row,) = stage.run([clip_of(shifted_THWC(pattern_HWC(128, 128), [0]))])
-        assert row.pop("reason") == "one frame at 2 fps; flow is between two"
+        assert row.pop("not_computable") == "one frame at 2 fps; flow is between two"
         assert row.pop("flow_pairs") == 0
         assert row == dict.fromkeys(column.name for column in stage.columns if column.name != "flow_pairs")
 
@@ -134,7 +135,7 @@ def test_still_clips_are_passed_over_by_their_codec_motion() -> None:
     found = stage.run(clips)
     assert found[1:4] == expected[1:4]
     for i, reason in ((0, "codec motion 0.0009 of height + width is below 0.001"), (4, "codec motion 0 of height")):
-        assert found[i].pop("reason").startswith(reason)
+        assert found[i].pop("not_computable").startswith(reason)
         assert found[i].pop("flow_pairs") == 0
         assert set(found[i].values()) == {None}
     assert asked == [3], "the others are spared"
@@ -161,6 +162,13 @@ def test_infinite_flow_is_not_a_score(tmp_path: Path) -> None:
     assert row["flow_pairs"] == 1
 
 
+@pytest.mark.parametrize(("precision", "on_gpu"), [("fp32", "float32"), ("tf32", "tf32"), ("fp16", "float16")])
+def test_the_precision_told_is_that_computed_in(precision: Precision, on_gpu: str) -> None:
+    stage = OpticalFlow(OpticalFlowParams(precision=precision))
+    assert (stage.dtype_on("cuda"), stage.dtype_on("cpu")) == (on_gpu, "float32")
+    assert OpticalFlow(OpticalFlowParams(backend="dis", precision=precision)).dtype_on("cuda") == "float32"
+
+
 def test_weights_are_named_and_needed(tmp_path: Path) -> None:
     need = OpticalFlow(OpticalFlowParams()).weights_needed()["raft"]
     assert (need.id, need.license, need.is_on_hub) == ("torchvision/raft_large-C_T_SKHT_V2", "BSD-3-Clause", False)
@@ -181,7 +189,8 @@ def test_weights_are_named_and_needed(tmp_path: Path) -> None:
         ({"precision": "bf16"}, "'bf16' must be one of fp32, tf32, fp16"),
         ({"size": (520, 964)}, r"size=\(520, 964\): raft_large takes multiples of 8 px of at least 128"),
         ({"size": (120, 960)}, "at least 128"),
-        ({"num_flow_updates": 0}, "num_flow_updates=0: at least 1"),
+        ({"num_flow_updates": 0}, "num_flow_updates=0: a whole number of at least 1"),
+        ({"num_flow_updates": 2.5}, r"num_flow_updates=2\.5: a whole number"),
         ({"min_codec_motion": 0.0}, "min_codec_motion=0.0: above 0"),
     ],
 )

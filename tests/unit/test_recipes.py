@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import yaml
 
 from civid_loader.errors import StageError
 from civid_loader.processing import registry
 from civid_loader.processing.recipe import load_recipe, recipe_names, recipe_of
-from civid_loader.where import parse_where
+from civid_loader.where import FALSE, TRUE, Evaluator, parse_where
 
 ENTRY = {"stage": "split", "params": {"threshold": 3.0}, "evidence": "paper", "source": "Section 3."}
 SMALL: dict[str, Any] = {"name": "mine", "dataset": "civid", "title": "Mine", "segmentation": [ENTRY]}
@@ -40,12 +41,21 @@ def test_stages_take_the_parameters(name: str) -> None:
         if step.stage in known:
             registry.make(step.stage, step.params)
         else:
-            assert step.stage in PLANNED
+            assert step.stage == "keep", "not a stage: which scenes become clips"
 
 
-PLANNED = {
-    "keep", "aesthetic", "nsfw", "text_area", "scene_cuts", "optical_flow",
-}  # fmt: skip
+@pytest.mark.parametrize(
+    ("platform", "seconds", "is_kept"),
+    [
+        ("youtube", 39.9, False), ("youtube", 40.0, True), ("hdvila", 12.0, False), (None, 12.0, False),
+        *((stock, seconds, seconds >= 10) for stock in ("videvo", "pixabay", "pexels") for seconds in (9.9, 10.0)),
+    ],
+)  # fmt: skip
+def test_miradata_is_long_but_for_stock_videos(platform: str | None, seconds: float, is_kept: bool) -> None:
+    (rule,) = (rule for rule in load_recipe("miradata").rules if "duration" in rule.where)
+    clips = pa.table({"media": [{"clip_duration_seconds": seconds}], "source": [{"platform": platform}]})
+    with Evaluator(parse_where(rule.where)) as evaluate:
+        assert evaluate(clips).tolist() == [[TRUE if is_kept else FALSE]]
 
 
 def test_published_numbers() -> None:
@@ -60,6 +70,8 @@ def test_published_numbers() -> None:
     assert stitch is not None
     assert "imagebind_at_least" not in stitch.params  # not published
     assert {rule.evidence for rule in civid.rules} == {"secondary"}
+    (aesthetic,) = (step for step in mira.stages if step.stage == "aesthetic")
+    assert aesthetic.params["heads"] == ["v1", "v2"]  # its evaluation code has v1
 
 
 def test_a_recipe_of_ones_own(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_a_short_tail_is_seen_where_asked_for() -> None:
 
 
 def test_a_single_frame_cannot_be_judged() -> None:
-    assert cuts_of(flat(5)) == {"cut_max": None, "cut_count": None, "cut_times": None}
+    assert cuts_of(flat(5)) == {"not_computable": "one frame is looked at; a cut is between two"}
 
 
 @pytest.mark.parametrize("params", [{"min_scene_len_frames": -1}, {"fps": None, "include_last": True}])

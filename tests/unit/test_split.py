@@ -17,6 +17,8 @@ from civid_loader.processing.segments.split import Image, Split, SplitParams, fi
 from civid_loader.processing.stage import ClipInput
 from civid_loader.videos import open_video
 from support.films import Take, pictures, write_film
+from support.media import write_video
+from support.stages_motion import decoded
 
 TAKES = (
     Take(seed=1, num_frames=40),
@@ -97,6 +99,22 @@ def test_stage_finds_what_the_film_has(film: Path) -> None:
     [row] = stage.run([clip])
     assert row == {"scene_count": 4, "scene_starts": [0.0, 40 / 24, 70 / 24, 120 / 24]}
     assert stage.requests()["frames"].size == (256, 256)
+
+
+@pytest.mark.parametrize("size", [(72, 96), (144, 256), (288, 512)])
+def test_stage_cuts_where_the_library_does(size: tuple[int, int], tmp_path: Path) -> None:
+    """Pictures smaller than 256 px too: enlarged, a score at the threshold would fall to its other side."""
+    rng = np.random.default_rng(1)
+    stills = [rng.integers(0, 256, (*size, 3), np.uint8) for _ in range(2)]
+    path = write_video(tmp_path / "a.mp4", num_frames=40, size=size, image=lambda i: stills[i // 20], gop=10)
+    scores: list[float] = []
+    for threshold in np.linspace(5, 60, 12):
+        expected = detect(str(path), ContentDetector(threshold=threshold), start_in_scene=True)
+        stage = make("split", {"threshold": float(threshold)})
+        [row] = stage.run([decoded(path, stage)])
+        assert row["scene_count"] == len(expected), threshold
+        scores.append(row["scene_count"])
+    assert set(scores) == {1, 2}, "some thresholds are above the score, some below"
 
 
 def test_what_is_no_film(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What holds for every stage of a single clip that asks no model: all of `scores`, and those of `segments`."""
+"""What holds for every stage that asks no model clip by clip: all of `scores` and of `segments`."""
 
 import ast
 import dataclasses
@@ -32,6 +32,10 @@ KINDS: Final = {name: registry.find(name) for name in registry.names()}
 NAMES: Final = [
     name for name, kind in KINDS.items() if kind.kind in ("clip", "corpus") and not issubclass(kind, AskingStage)
 ]
+SEQUENCES: Final = [
+    name for name, kind in KINDS.items() if kind.kind == "sequence" and not issubclass(kind, AskingStage)
+]
+"""Stages of whole films; how their rows come about is in `test_segments_contract.py`."""
 DTYPES: Final = {"float32": float, "int32": int, "bool": bool, "string": str}
 
 TEXT_ONLY: Final = ("caption_check",)
@@ -56,7 +60,7 @@ GOLDEN: Final[Mapping[str, tuple[str, str, Any]]] = {
     "nsfw": ("49a4bb30aed999a8", "nsfw_score", 0.437),
     "optical_flow": ("79dc235b9790f5a0", "flow_mean_px", 1.43153),
     "scene_cuts": ("230b1a80fd2bfb64", "cut_max", 92.52653),
-    "split": ("5f36e5dbdc554bdb", "scene_starts", [0.0]),
+    "split": ("ee44c774d2fcfc02", "scene_starts", [0.0]),
     "technical_quality": ("e3ae6b628e087a84", "blockiness", 0.8916513),
     "temporal_consistency": ("fb7a445ddc120536", "tc_dino_vbench", 0.9909876),
     "text_area": ("63a2eedf091b6d06", "text_area_mean", 0.0),
@@ -224,7 +228,7 @@ def documented_fields(kind: type[Any]) -> set[str]:
 
 
 def test_every_setting_is_of_a_stage() -> None:
-    assert {*SETTINGS, *GOLDEN} <= set(NAMES)
+    assert {*SETTINGS, *GOLDEN} <= {*NAMES, *SEQUENCES}
 
 
 def test_no_column_is_of_two_stages() -> None:
@@ -232,7 +236,7 @@ def test_no_column_is_of_two_stages() -> None:
     assert len({column for column, _ in columns}) == len(columns), sorted(columns)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *SEQUENCES])
 def test_its_file_is_one_stage(name: str) -> None:
     kind = registry.find(name)
     module = sys.modules[kind.__module__]
@@ -245,7 +249,7 @@ def test_its_file_is_one_stage(name: str) -> None:
     assert kind.version >= 1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *SEQUENCES])
 def test_its_parameters_are_plain_values_with_defaults(name: str) -> None:
     kind = registry.find(name).Params
     assert kind.__dataclass_params__.frozen
@@ -257,7 +261,7 @@ def test_its_parameters_are_plain_values_with_defaults(name: str) -> None:
     assert registry.make(name, as_json).params == kind()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *SEQUENCES])
 def test_its_columns_say_what_they_are(name: str) -> None:
     kind = registry.find(name)
     columns = [*kind.columns, *(kind.parts if issubclass(kind, CorpusStage) else ())]
@@ -281,9 +285,10 @@ def test_rows_have_the_columns_it_declares(name: str, stage: Stage[Any], clips: 
     columns = given_by(stage)
     rows = run(stage, [*clips, a_bad_clip(stage)])
     for clip_id, row in rows.items():
-        if "reason" in row:
-            assert row["reason"], clip_id
-            assert set(row) <= {"reason", *(column.name for column in columns)}
+        if why := {"reason", "not_computable"} & row.keys():
+            assert len(why) == 1, clip_id
+            assert all(row[name] for name in why), clip_id
+            assert set(row) <= why | {column.name for column in columns}
             continue
         texts = {"captions"} if stage.caption_kinds else set()
         assert set(row) == {column.name for column in columns} | texts, clip_id
@@ -295,6 +300,14 @@ def test_rows_have_the_columns_it_declares(name: str, stage: Stage[Any], clips: 
         assert len(pa.array(values, arrow_type(column.dtype))) == len(rows)
         assert any(value is not None for value in values), f"{column.name} has no value for any clip"
     assert "reason" not in rows["moving"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_has_no_value_says_why(name: str, stage: Stage[Any], clips: list[ClipInput]) -> None:
+    """Null plus a reason: a row without a single value is never silent."""
+    for clip_id, row in run(stage, [*clips, a_bad_clip(stage)]).items():
+        is_empty = all(row.get(column.name) is None for column in given_by(stage))
+        assert not is_empty or row.get("reason") or row.get("not_computable"), clip_id
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -339,7 +352,7 @@ def test_what_it_finds_in_all_does_not_depend_on_their_order(
             assert_is_a(row[column.name], column.dtype)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *SEQUENCES])
 def test_each_parameter_changes_who_it_is(name: str) -> None:
     kind = registry.find(name)
     hints = get_type_hints(kind.Params)

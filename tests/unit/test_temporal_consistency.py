@@ -26,7 +26,7 @@ def test_standing_still_is_one_and_one_frame_is_nothing(tmp_path: Path) -> None:
     still = np.repeat(noise_clips()[0][:1], 40, axis=0)
     rows = stage.run(clips_for(stage, [still, noise_clips()[1], noise_clips()[0]]))
     assert [rows[0][name] for name in COLUMNS] == pytest.approx([1.0] * 4, abs=1e-6)
-    assert rows[1] == {"reason": "fewer than two frames"}
+    assert rows[1] == {"not_computable": "fewer than two frames"}
     assert all(rows[2][name] < 1 for name in COLUMNS)
 
 

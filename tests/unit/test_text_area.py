@@ -77,6 +77,20 @@ def test_batch_and_order_do_not_matter(tmp_path: Path) -> None:
     assert len({row["text_area_mean"] for row in rows}) > 1
 
 
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"num_frames": 0}, "num_frames=0: a whole number of at least 1"),
+        ({"num_frames": 1.5}, r"num_frames=1\.5: a whole number"),
+        ({"box_threshold": 1.1}, r"box_threshold=1\.1: from 0 to 1"),
+        ({"grow_ratio": -1.0}, "at least 0"),
+    ],
+)
+def test_parameters_that_are_none(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TextAreaParams(**params)
+
+
 def test_another_model_is_refused(tmp_path: Path) -> None:
     dino = tiny_models.save_dino(tmp_path / "dino")
     with pytest.raises(ModelError, match=r"model dino \(detector\): its type 'vit' is no detector of PP-OCR"):

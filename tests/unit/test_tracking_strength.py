@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from typer.testing import CliRunner
 
-from civid_loader.errors import StageError
+from civid_loader.cli import app
+from civid_loader.errors import AnnotationError, StageError
 from civid_loader.processing.scores import tracking_strength
 from civid_loader.processing.scores.tracking_strength import TrackingStrength, TrackingStrengthParams
 from civid_loader.processing.weights import ModelNeed, Weights, find_weights
@@ -61,8 +63,8 @@ def test_what_cannot_be_followed_has_no_score() -> None:
     moving = clip_of(shifted_THWC(pattern_HWC(64, 64), [0, 1]))
     one, flat, found = _stage(NATIVE).run([clip_of(grey[:1]), clip_of(grey), moving])
     empty = {"tracking_strength": None, "tracking_strength_norm": None, "tracking_points": None}
-    assert one == {**empty, "reason": "one frame; points move between two"}
-    assert flat == {**empty, "reason": "no point can be followed: too little texture, or too fast"}
+    assert one == {**empty, "not_computable": "one frame; points move between two"}
+    assert flat == {**empty, "not_computable": "no point can be followed: too little texture, or too fast"}
     assert found["tracking_strength"] == pytest.approx(0.5, rel=0.1)
 
 
@@ -113,7 +115,8 @@ def test_a_package_may_offer_a_tracker(tmp_path: Path, monkeypatch: pytest.Monke
     params = TrackingStrengthParams(backend="FakeTracker", size=(64, 64), grid=4)
     need = TrackingStrength(params).weights_needed()["tracker"]
     assert need.is_noncommercial
-    weights = find_weights("tracker", need, given=str(tmp_path / "w.pt"), may_download=False)
+    accepted = frozenset({"fake/tracker"})
+    weights = find_weights("tracker", need, given=str(tmp_path / "w.pt"), may_download=False, accepted=accepted)
     stage = TrackingStrength(params, weights={"tracker": weights})
     stage.setup(device="cpu")
     frames, native = np.ones((5, 64, 64, 3), np.uint8), np.ones((1, 128, 192, 3), np.uint8)
@@ -123,6 +126,17 @@ def test_a_package_may_offer_a_tracker(tmp_path: Path, monkeypatch: pytest.Monke
     assert row["tracking_points"] == 15
     assert black["reason"] == "all black"
     assert stage.fingerprint() != TrackingStrength(params).fingerprint()
+
+
+def test_its_licence_is_accepted_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _offer(monkeypatch, ["FakeTracker"])
+    (tmp_path / "w.pt").write_text("weights")
+    command = ["process", str(tmp_path), "--stage", 'tracking_strength:{"backend": "FakeTracker"}']
+    command += ["--model", f"tracker={tmp_path / 'w.pt'}"]
+    refused = CliRunner().invoke(app, command).exception
+    assert "fake/tracker (tracker) is under CC-BY-NC-4.0, which forbids commercial use" in str(refused)
+    accepted = CliRunner().invoke(app, [*command, "--accept-license", "fake/tracker"]).exception
+    assert isinstance(accepted, AnnotationError), "the licence is no matter any more; the folder is no dataset"
 
 
 def test_a_tracker_must_give_what_was_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,98 @@
+"""Whether a scene goes on in the next, asked of one or two models that see: the votes q and l of `split_stitch`.
+
+Legend: H height, W width, C = 3 channels (RGB).
+"""
+# ruff: noqa: N803 - arrays carry their shape.
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from civid_loader.errors import CaptionerError
+from civid_loader.processing.answer_texts import read_answer
+from civid_loader.processing.answers import Answers, Usage
+from civid_loader.processing.captioner import Captioner, Picture, Request, choice_schema
+from civid_loader.processing.prompts import load_prompt
+
+Image = npt.NDArray[np.uint8]
+PROMPT: Final = "scene_goes_on"
+_YES: Final = "yes"
+_MAX_TOKENS: Final = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StitchAsker:
+    """The language models' votes. Called from several threads at once.
+
+    The paper joins where both of two models say yes, or both of two embeddings. Of one model alone there is no such
+    pair; then its yes joins where at least one embedding agrees, so that still two voters of different kinds do.
+    """
+
+    answers: tuple[Answers, ...]
+    """Of one model or two, loaded."""
+
+    @classmethod
+    def of(cls, *captioners: Captioner) -> "StitchAsker":
+        """One that asks these models."""
+        return cls(answers=tuple(Answers(captioner=one) for one in captioners))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the votes, as plain JSON."""
+        return {
+            "captioners": [dict(one.captioner.identity) for one in self.answers],
+            "prompts": {PROMPT: load_prompt(PROMPT).sha256},
+        }
+
+    def take_usage(self) -> Usage:
+        """What was asked since the last call."""
+        usage = Usage()
+        for one in self.answers:
+            usage.add(one.take_usage())
+        return usage
+
+    def close(self) -> None:
+        """Let go of the models."""
+        for one in self.answers:
+            one.close()
+
+    def votes(self, last_HWC: Image, first_HWC: Image, *, alike: tuple[bool, bool]) -> tuple[bool, bool]:
+        """(q, l) on two scenes, from the last frame of one and the first of the next.
+
+        Nobody is asked whose answer would change nothing.
+
+        Args:
+            last_HWC: uint8.
+            first_HWC: uint8, of the same size.
+            alike: votes of the two embeddings.
+        """
+        is_alone = len(self.answers) == 1
+        if all(alike) or (is_alone and not any(alike)):
+            return False, False
+        q = self._ask(self.answers[0], last_HWC, first_HWC)
+        if not q or is_alone:
+            return q, q and any(alike)
+        return q, self._ask(self.answers[1], last_HWC, first_HWC)
+
+    def _ask(self, answers: Answers, *frames_HWC: Image) -> bool:
+        """No, too, where the answer cannot be read."""
+        pictures = (Picture(pixels_HWC=np.ascontiguousarray(frame_HWC)) for frame_HWC in frames_HWC)
+        schema = choice_schema(_YES, "no")
+        request = Request(id=PROMPT, parts=(load_prompt(PROMPT).text, *pictures), schema=schema, max_tokens=_MAX_TOKENS)
+        (response,) = answers.ask_all([request])
+        if response.is_server_error:
+            raise CaptionerError(
+                f"{PROMPT}: {response.error}; when the server answers again, run the same command: what is finished is "
+                "kept"
+            )
+        return response.error is None and _is_yes(response.text, schema)
+
+
+def _is_yes(text: str, schema: Mapping[str, Any]) -> bool:
+    try:
+        return bool(read_answer(text, schema)["choice"] == _YES)
+    except ValueError:
+        return False
