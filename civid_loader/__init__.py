@@ -75,6 +75,8 @@ if TYPE_CHECKING:
     from civid_loader.transforms.flip_frames import FlipFrames as FlipFrames
     from civid_loader.transforms.image_grid import ImageGrid as ImageGrid
     from civid_loader.transforms.interleave import Interleave as Interleave
+    from civid_loader.transforms.interleave import TextItem as TextItem
+    from civid_loader.transforms.interleave import VideoItem as VideoItem
     from civid_loader.transforms.normalize_frames import NormalizeFrames as NormalizeFrames
     from civid_loader.transforms.pad_frames import PadFrames as PadFrames
     from civid_loader.transforms.resample_fps import ResampleFps as ResampleFps
@@ -132,6 +134,7 @@ _HOME = {
     "SequenceLoader": "loader",
     "Snapped": "sampling",
     "StageSpec": "processing.work",
+    "TextItem": "transforms.interleave",
     "Thirds": "sampling",
     "Times": "sampling",
     "TokenizeText": "transforms.tokenize_text",
@@ -139,6 +142,7 @@ _HOME = {
     "Uniform": "sampling",
     "UniformEnds": "sampling",
     "UnpackReport": "unpacking",
+    "VideoItem": "transforms.interleave",
     "Window": "sampling",
     "WindowFrames": "transforms.window_frames",
     "WorkerStats": "loader_stats",

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 Longs = npt.NDArray[np.int64]
+_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
@@ -67,6 +68,13 @@ def assign(sizes: Longs, buckets: Sequence[Bucket]) -> Longs:
     16:9 goes to 16:9 rather than to 1:1 of the same height, and 720 rows to 720 rather than to 360.
     """
     kinds, inverse = unique_sizes(sizes)
+    # Block by block: millions of videos may have as many sizes.
+    blocks = [_assign(kinds[at : at + _BLOCK], buckets) for at in range(0, len(kinds), _BLOCK)]
+    chosen: Longs = np.concatenate(blocks)[inverse]
+    return chosen
+
+
+def _assign(kinds: Longs, buckets: Sequence[Bucket]) -> Longs:
     of = fit(kinds, buckets)
     lengths = np.array([one.num_frames for one in buckets])
     can_fill = kinds[:, :1] >= lengths
@@ -74,8 +82,8 @@ def assign(sizes: Longs, buckets: Sequence[Bucket]) -> Longs:
     wanted = np.where(longest > 0, longest, lengths.min())
     loss = of.crop_share + np.abs(np.log2(of.scale)) * np.where(of.scale > 1, 1.0, 0.25)
     loss[lengths != wanted[:, None]] = np.inf
-    chosen: Longs = loss.argmin(axis=1)[inverse]
-    return chosen
+    best: Longs = loss.argmin(axis=1)
+    return best
 
 
 def unique_sizes(sizes: Longs) -> tuple[Longs, Longs]:
@@ -91,7 +99,7 @@ def unique_sizes(sizes: Longs) -> tuple[Longs, Longs]:
 def fit_buckets(
     sizes: npt.ArrayLike,
     *,
-    num_frames: Sequence[int],
+    num_frames: int | Sequence[int],
     pixels_per_frame: int,
     max_shapes: int = 8,
     multiple_of: int = 16,
@@ -102,8 +110,8 @@ def fit_buckets(
     for most often are kept, each at every length.
 
     Args:
-        sizes: [N, 3], (frames, height, width) of each sample.
-        num_frames: lengths of batches.
+        sizes: [N, 3], (frames, height, width) of each sample, a `SampleSizes` too.
+        num_frames: lengths of batches, one or several.
         pixels_per_frame: height times width, about: 256 * 256 for 16:9 gives 192x336.
         max_shapes: as many shapes at most.
         multiple_of: px; what the model's patches and the codec's stride need.
@@ -112,7 +120,8 @@ def fit_buckets(
         ValueError: no samples, or a number below 1.
     """
     given = np.ascontiguousarray(sizes, np.int64)
-    if not len(given) or min(*num_frames, pixels_per_frame, max_shapes, multiple_of) < 1 or given.min() < 1:
+    lengths = [num_frames] if isinstance(num_frames, int) else list(num_frames)
+    if not lengths or not len(given) or min(*lengths, pixels_per_frame, max_shapes, multiple_of) < 1 or given.min() < 1:
         raise ValueError("fit_buckets needs samples, and lengths, pixels, shapes and multiples of at least 1")
     height, width = given[:, 1].astype(np.float64), given[:, 2].astype(np.float64)
     exact = np.stack([np.sqrt(pixels_per_frame * height / width), np.sqrt(pixels_per_frame * width / height)], axis=1)
@@ -121,5 +130,5 @@ def fit_buckets(
     counts = np.bincount(inverse)
     common = kinds[np.argsort(-counts, kind="stable")[:max_shapes], 1:].tolist()
     return sorted(
-        Bucket(num_frames=length, height=rows, width=columns) for length in num_frames for rows, columns in common
+        Bucket(num_frames=length, height=rows, width=columns) for length in lengths for rows, columns in common
     )

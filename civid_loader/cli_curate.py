@@ -122,6 +122,8 @@ def _print(report: "CurateReport") -> None:
         table.add_row(f"flag {escape(flag)}", f"{number:,}", "")
     for reason, number in report.rejected.items():
         table.add_row(f"[red]films {escape(reason)}[/red]", f"{number:,}", "")
+    if report.usage is not None:
+        table.add_row("questions", f"{report.usage.num_requests:,}", "")
     console.print(table)
     if report.rejected:
         console.print(f"Films without clips, all in {escape(report.output)}/rejected/videos.jsonl, the first:")

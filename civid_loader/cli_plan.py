@@ -32,7 +32,9 @@ def plan(
 
     Example: `civid plan out/miradata --frames 16 --frames 64 --pixels 65536 --batch-size 64 --world-size 8`
 
-    Sizes are those of the media layer (`civid probe`); without one, those that upstream states.
+    Sizes are those of the media layer (`civid probe`); without one, those that upstream states. fill: rows repeated
+    with weight 0; scale: mean factor of height and width; larger: share of samples that are enlarged; crop, pad: shares
+    of pixels cut off, and of places without a frame.
     """
     from civid_loader.buckets import fit_buckets
     from civid_loader.plan import BatchPlan
@@ -48,6 +50,7 @@ def plan(
             batch_size = 8 * world_size
         planned = BatchPlan(
             found.sizes,
+            num_clips=found.num_clips,
             buckets=buckets,
             batch_size=batch_size,
             max_frames=max_frames,

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from civid_loader import stage_options as options
-from civid_loader.errors import MissingDependencyError
 
 
 def process(
@@ -28,7 +27,12 @@ def process(
     ] = None,
     backend: options.BackendName = None,
     base_url: options.BaseUrl = None,
+    max_in_flight: options.MaxInFlight = None,
     backend_option: options.BackendOptions = None,
+    captions: Annotated[
+        bool, typer.Option("--captions", help="Of a recipe, write its captions, as `civid caption` does.")
+    ] = False,
+    captions_from: options.CaptionsFrom = None,
     download: options.Download = False,
     accept_license: options.AcceptLicense = None,
     device: options.Device = "cpu",
@@ -55,16 +59,13 @@ def process(
     """
     weights = dict(_pair(one) for one in model or () if "=" in one)
     name = next((one for one in model or () if "=" not in one), None)
-    captioner = options.captioner_of(backend, name, base_url=base_url, download=download, options=backend_option)
-    _check_installed()
-    _check_asked(recipe, stage, only)
-    asked = options.named_stages(stage or ())
-    if recipe is not None:
-        from civid_loader.processing.recipe import load_recipe
-
-        asked = options.steps_of(load_recipe(recipe).stages, only, may_ask=captioner is not None)
-        if not asked:
-            raise typer.BadParameter(f"recipe {recipe} has no scores to compute; `civid caption` writes its captions")
+    captioner = options.captioner_of(
+        backend, name, base_url=base_url, max_in_flight=max_in_flight, download=download, options=backend_option
+    )
+    options.check_installed()
+    asked = _asked(recipe, stage, only, captions=captions, may_ask=captioner is not None)
+    if not asked:
+        raise typer.BadParameter(f"recipe {recipe} has no scores to compute; --captions writes its captions")
     _run(
         dataset,
         asked,
@@ -76,6 +77,7 @@ def process(
         as_json=as_json,
         videos=videos,
         captioner=captioner,
+        captions_from=captions_from,
         pictures=pictures,
         output=output,
         device=device,
@@ -101,12 +103,13 @@ def caption(
     stage: options.StageNames = None,
     videos: options.Videos = None,
     pictures: options.Pictures = None,
+    captions_from: options.CaptionsFrom = None,
     layer: Annotated[
         str | None, typer.Option(help="captions-NAME; by default named after the recipe or stages.")
     ] = None,
     output: options.Output = None,
     base_url: options.BaseUrl = None,
-    max_in_flight: Annotated[int | None, typer.Option(min=1, help="Requests that a server gets at once (64).")] = None,
+    max_in_flight: options.MaxInFlight = None,
     backend_option: options.BackendOptions = None,
     weights: Annotated[
         list[str] | None, typer.Option(help="ROLE=PATH, or ROLE=org/name[@revision]: of stages that have weights.")
@@ -139,15 +142,10 @@ def caption(
     captioner = options.captioner_of(
         backend, model, base_url=base_url, max_in_flight=max_in_flight, download=download, options=backend_option
     )
-    _check_installed()
+    options.check_installed()
     if captioner is None:
         raise typer.BadParameter("who is to write? name a --backend and its --model")
-    _check_asked(recipe, stage, only)
-    asked = options.named_stages(stage or ())
-    if recipe is not None:
-        from civid_loader.processing.recipe import load_recipe
-
-        asked = options.steps_of(load_recipe(recipe).captions, only, may_ask=True)
+    asked = _asked(recipe, stage, only, captions=recipe is not None, may_ask=True)
     _run(
         dataset,
         asked,
@@ -159,6 +157,7 @@ def caption(
         as_json=as_json,
         videos=videos,
         captioner=captioner,
+        captions_from=captions_from,
         pictures=pictures,
         output=output,
         device=device,
@@ -234,20 +233,23 @@ def _in_short(name: str) -> str:
     return "\n".join(f"[dim]{what:7}[/dim]{', '.join(told)}" for what, told in lines.items() if told)
 
 
-def _check_asked(recipe: str | None, stage: list[str] | None, only: list[str] | None) -> None:
+def _asked(
+    recipe: str | None, stage: list[str] | None, only: list[str] | None, *, captions: bool, may_ask: bool
+) -> list[tuple[str, dict[str, Any]]]:
+    """Stages with their parameters: those that are named, or a recipe's scores or captions."""
+    from civid_loader.processing.recipe import load_recipe
+
     if bool(recipe) == bool(stage):
         raise typer.BadParameter("give a --recipe or one --stage and more")
-    if only and not recipe:
-        raise typer.BadParameter("--only chooses among the stages of a --recipe")
-
-
-def _check_installed() -> None:
-    try:
-        from civid_loader.processing import run  # noqa: F401 - to see whether it can be
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"stages need {error.name or error}: pip install 'civid_loader[process]'"
-        ) from error
+    for option in (["--only"] if only else []) + (["--captions"] if captions else []):
+        if not recipe:
+            raise typer.BadParameter(f"{option} chooses among the stages of a --recipe")
+    if recipe is None:
+        return options.named_stages(stage or ())
+    found = load_recipe(recipe)
+    if captions and not may_ask:
+        raise typer.BadParameter("who is to write the captions? name a --backend and its --model")
+    return options.steps_of(found.captions if captions else found.stages, only, may_ask=may_ask)
 
 
 def _run(
@@ -270,7 +272,7 @@ def _run(
     specs = options.specs_of(asked, weights, download=download, accepted=accepted, missing=missing)
     found: Any
     if dry_run:
-        known = ("videos", "device", "timeout_seconds", "captioner", "limit")
+        known = ("videos", "device", "timeout_seconds", "captioner", "limit", "captions_from")
         found = estimate(dataset, specs, missing=missing, **{name: settings[name] for name in known})
     else:
         found = run(dataset, specs, layer=layer, quiet=as_json, **settings)

@@ -166,9 +166,9 @@ def blank_like(sample: Mapping[str, Any] | None, *, sample_id: str) -> Sample:
         **{name: _blank(value) for name, value in sample.items() if name not in _OWN},
         "sample_id": sample_id,
         "clip_ids": [None],
-        "frames_NTCHW": sample["frames_NTCHW"].new_zeros((1, 1, *sample["frames_NTCHW"].shape[2:])),
-        "mask_NT": torch.zeros((1, 1), dtype=torch.bool),
-        "pts_seconds_NT": torch.zeros((1, 1), dtype=torch.float64),
+        "frames_NTCHW": torch.zeros_like(sample["frames_NTCHW"][:1]),
+        "mask_NT": torch.zeros_like(sample["mask_NT"][:1]),
+        "pts_seconds_NT": torch.zeros_like(sample["pts_seconds_NT"][:1]),
         "texts": [None],
         "num_bytes_read": 0,
     }
@@ -200,6 +200,8 @@ def _each_tensor(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> 
         return dataclasses.replace(value, **{name: _each_tensor(one, change) for name, one in fields.items()})
     if isinstance(value, Mapping):
         return {key: _each_tensor(one, change) for key, one in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):  # a named one is made of its fields
+        return type(value)(*(_each_tensor(one, change) for one in value))
     if isinstance(value, list | tuple):
         return type(value)(_each_tensor(one, change) for one in value)
     return value

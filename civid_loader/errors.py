@@ -78,11 +78,18 @@ class VideoError(CividLoaderError):
     frames: "Frames | None" = None
     """What could be decoded in spite of it, where something could."""
 
-    def within(self, where: str, *, cure: str = "") -> Self:
-        """The same error with what it happened to in front, and another cure behind."""
-        wider = type(self)(f"{where}: {self}{cure and '; '}{cure}")
-        wider.frames = self.frames
-        return wider
+    def within(self, where: str) -> Self:
+        """The same error with what it happened to in front."""
+        return self._saying(f"{where}: {self}")
+
+    def with_cure(self, cure: str) -> Self:
+        """The same error with what to do about it behind."""
+        return self._saying(f"{self}; {cure}")
+
+    def _saying(self, message: str) -> Self:
+        other = type(self)(message)
+        other.frames, other.__cause__ = self.frames, self.__cause__
+        return other
 
 
 class VideoNotFoundError(VideoError, FileNotFoundError):
@@ -115,6 +122,10 @@ class VideoTimeoutError(VideoError, TimeoutError):
 
 class StuckVideoError(VideoTimeoutError):
     """Reading or decoding does not come back at all; a thread of the process is stuck in it."""
+
+
+class VideoRootError(CividLoaderError, ValueError):
+    """Pointers are relative, and no folder was named that they start from."""
 
 
 class TooManyFailedError(VideoError):

@@ -9,25 +9,39 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Generic, cast, get_args
+from typing import Any, Final, Generic, cast
 
 import torch
-import xxhash
 from tqdm.auto import tqdm
 
-from civid_loader.batch_reading import BatchNotes, BatchReader, Missing, OnError, Transform
+from civid_loader.batch_reading import BatchNotes, BatchReader, Missing, OnError, Positions, Transform
 from civid_loader.buckets import Bucket
 from civid_loader.collation import B, Sample, collate
+from civid_loader.epoch import Tail
 from civid_loader.errors import LoaderStateError, StuckVideoError
+from civid_loader.loader_checks import (
+    Root,
+    check_counts,
+    check_frames,
+    check_options,
+    check_rows,
+    check_sizes,
+    check_timeout,
+    roots_of,
+)
 from civid_loader.loader_stats import LoaderStats
 from civid_loader.ordering import Mix
-from civid_loader.plan import BatchPlan, Tail
+from civid_loader.plan import BatchPlan
 from civid_loader.quarantine import Quarantine
-from civid_loader.sampling import Middle, OfN, RandomWindow, Sampler
+from civid_loader.row_ids import ids_hash
+from civid_loader.sample_sizes import SampleSizes
+from civid_loader.sampling import Middle, RandomWindow, Sampler
 from civid_loader.transforms.crop_frames import Place
 from civid_loader.transforms.decode_clips import DecodeClips
 
 STATE_VERSION: Final = 1
+_EPOCHS_OF_A_MIX: Final = 8
+"""Looked at for a batch: of a mix that fills few, an epoch may have none."""
 
 
 class SequenceLoader(Generic[B]):
@@ -46,7 +60,7 @@ class SequenceLoader(Generic[B]):
         self,
         dataset: Any,
         *,
-        videos: str | os.PathLike[str] | None,
+        videos: Root | Mapping[str, Root] | None,
         frames: Sampler | RandomWindow,
         size: tuple[int, int] | None = None,
         crop: Place = "centre",
@@ -81,7 +95,8 @@ class SequenceLoader(Generic[B]):
 
         Args:
             dataset: rows of the schema, by number: a `datasets.Dataset`, or anything with `len` and `[i]`.
-            videos: the video root, see `DecodeClips`.
+            videos: the video root, see `DecodeClips`; or, where rows are of several datasets, the root of each by its
+                name in the column `dataset`: `{"civid": "/data/civid", "miradata": "/data/miradata"}`.
             frames: which frames of a clip; with buckets its `n` is that of the bucket.
             size: (height, width) in px; with buckets that of the bucket.
             crop: to that size: centre, or random: one place for all clips of a sample, drawn for each epoch.
@@ -89,7 +104,8 @@ class SequenceLoader(Generic[B]):
             transforms: each `(sample, rng) -> sample`; the sample is that of `DecodeClips`, with the row as `row`.
             collate: makes a batch of samples; `PackClips` packs clips of different lengths instead of padding them.
             batch_size, buckets, max_frames, max_pixels, mix, tail, shuffle, seed: see `BatchPlan`.
-            sizes: [N, 3] (frames, height, width) of each row, where there are buckets; see `read_sizes`.
+            sizes: of each row, where there are buckets: of `read_sizes`; or [N, 3], (frames, height, width), of samples
+                of one clip each.
             rank: of this process; None: that of `torch.distributed`, or 0.
             world_size: number of ranks; None: that of `torch.distributed`, or 1.
             num_workers: processes that decode; 0: this one.
@@ -110,20 +126,22 @@ class SequenceLoader(Generic[B]):
         Raises:
             ValueError: settings that do not fit, see `BatchPlan` and `DecodeClips`.
         """
-        given = (("on_error", on_error, OnError), ("missing", missing, Missing), ("crop", crop, Place))
-        for name, value, options in given:
-            if value not in get_args(options):
-                raise ValueError(f"{name}={value!r}: must be one of {', '.join(get_args(options))}")
-        if buckets is not None and sizes is None:
-            raise ValueError("buckets need sizes=: (frames, height, width) of each row, as `read_sizes` finds them")
-        if buckets is not None and not isinstance(frames, OfN):
-            raise ValueError(f"frames={frames!r}: buckets need a sampler with a number of frames, such as Uniform(16)")
+        check_options(on_error=on_error, missing=missing, crop=crop)
+        check_counts(0, num_workers=num_workers)
+        check_counts(
+            1, decode_threads=decode_threads, prefetch=prefetch, max_consecutive_failures=max_consecutive_failures
+        )
+        check_timeout(decode_timeout_seconds)
+        check_rows(dataset)
+        check_frames(frames, is_bucketed=buckets is not None)
+        check_sizes(sizes, num_rows=len(dataset), is_bucketed=buckets is not None)
         self.rank = _distributed("get_rank", 0) if rank is None else rank
         world_size = _distributed("get_world_size", 1) if world_size is None else world_size
         if not 0 <= self.rank < world_size:
             raise ValueError(f"rank={self.rank}: there are {world_size} ranks, from 0 on")
         self.plan = BatchPlan(
             [0] * len(dataset) if sizes is None else sizes,
+            num_clips=sizes.num_clips if isinstance(sizes, SampleSizes) else None,
             buckets=buckets,
             batch_size=batch_size,
             max_frames=max_frames,
@@ -134,25 +152,19 @@ class SequenceLoader(Generic[B]):
             tail=tail,
             shuffle=shuffle,
         )
-        if not self.plan.num_batches():
+        if not any(map(self.plan.num_batches, range(1 if mix is None else _EPOCHS_OF_A_MIX))):
             raise ValueError(
                 f"no batch: {len(self.plan.sizes)} samples do not fill one of {self.plan.batch_sizes}, and tail='drop'"
             )
-        decode = partial(
-            DecodeClips,
-            videos=None if videos is None else os.fspath(videos),
-            captions=captions,
-            missing="mask" if missing == "drop_clip" else "error",
-            threads=1,
-            timeout_seconds=decode_timeout_seconds,
-        )
-        decode(frames=Middle())  # which checks the rest
-        self._positions = _Positions()
+        decode = partial(DecodeClips, captions=captions, threads=1, timeout_seconds=decode_timeout_seconds)
+        decode(videos=None, frames=Middle(), size=size)  # which checks the rest
+        self._positions = Positions()
         reader = BatchReader(
             dataset=dataset,
             plan=self.plan,
             rank=self.rank,
             decode=decode,
+            videos=roots_of(videos),
             frames=frames,
             size=size,
             crop=crop,
@@ -172,6 +184,8 @@ class SequenceLoader(Generic[B]):
             persistent_workers=bool(num_workers),
             pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
             multiprocessing_context=multiprocessing_context if num_workers else None,
+            # It seeds the workers, which draw nothing from it; the global one is the model's.
+            generator=torch.Generator(),
         )
         self._workers = self._make_workers()
         path = None if quarantine is None else Path(quarantine)
@@ -180,7 +194,7 @@ class SequenceLoader(Generic[B]):
             max_consecutive=max_consecutive_failures,
             max_failures=max_failures,
         )
-        self._data = _fingerprint(dataset)
+        self._data = ids_hash(dataset)
         self._progress = progress
         self._stats = LoaderStats()
         self._epoch = self._batch = 0
@@ -193,13 +207,15 @@ class SequenceLoader(Generic[B]):
         """What is left of the current epoch; then the next one is the current."""
         epoch, count, number = self._epoch, len(self), self._batch
         is_hidden = None if self._progress else True  # None: where stderr is no terminal
+        if number >= count:  # an epoch of a mix may have no batch
+            self._epoch, self._batch = epoch + 1, 0
         with tqdm(desc=f"epoch {epoch}", total=count, initial=number, unit="batch", disable=is_hidden) as bar:
             start = asked = time.perf_counter()
             while number < count:
                 for batch, notes in self._batches(epoch, number, count):
                     now = time.perf_counter()
                     self._stats.add(notes, wait_seconds=now - asked, total_seconds=now - start)
-                    self._quarantine.note(notes.results)
+                    self._quarantine.note(notes.attempts)
                     start, number = now, number + 1
                     # Before it is given: what the training loop has seen counts as done.
                     self._epoch, self._batch = (epoch, number) if number < count else (epoch + 1, 0)
@@ -213,7 +229,7 @@ class SequenceLoader(Generic[B]):
         self._positions.set(epoch, start, stop)
         for batch, notes in self._workers:
             yield batch, notes
-            if any(failure is not None and failure.error == StuckVideoError.__name__ for failure in notes.results):
+            if any(one.error == StuckVideoError.__name__ for attempt in notes.attempts for one in attempt.failures):
                 self._workers = self._make_workers()
                 return
 
@@ -222,10 +238,14 @@ class SequenceLoader(Generic[B]):
         return self._stats
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch."""
+        """Go to the start of an epoch; nothing happens if it is the current one, so a place that was loaded stays.
+
+        `for epoch in range(state["epoch"], 10): loader.set_epoch(epoch)` goes on in the middle of the first of them.
+        """
         if epoch < 0:
             raise ValueError(f"epoch={epoch}: epochs are counted from 0")
-        self._epoch, self._batch = epoch, 0
+        if epoch != self._epoch:
+            self._epoch, self._batch = epoch, 0
 
     def state_dict(self) -> dict[str, Any]:
         """The place: under 1 KB, plain values, the same for every rank."""
@@ -237,6 +257,8 @@ class SequenceLoader(Generic[B]):
         Raises:
             LoaderStateError: the state is of other data, another seed or plan, or another version; says of what.
         """
+        if not isinstance(state, Mapping):
+            raise LoaderStateError(f"a state is what state_dict() gives, not {type(state).__name__}")
         if state.get("version") != STATE_VERSION:
             raise LoaderStateError(f"a state of version {state.get('version')!r}; this package reads {STATE_VERSION}")
         own = self._identity()
@@ -247,48 +269,16 @@ class SequenceLoader(Generic[B]):
             raise LoaderStateError(
                 "the state is of another run: " + "; ".join(differing) + ". Make the loader as it was, or start over"
             )
-        self._epoch, self._batch = int(state["epoch"]), int(state["batch"])
+        epoch, batch = int(state["epoch"]), int(state["batch"])
+        if epoch < 0 or not 0 <= batch < max(1, self.plan.num_batches(epoch)):
+            raise LoaderStateError(f"the state is at batch {batch} of epoch {epoch}, which there is not: it was edited")
+        self._epoch, self._batch = epoch, batch
 
     def _identity(self) -> dict[str, Any]:
-        plan = self.plan
-        return {
-            "seed": plan.seed,
-            "num_rows": len(plan.sizes),
-            "data": self._data,
-            "batch_sizes": xxhash.xxh3_64_hexdigest(repr((plan.buckets, plan.batch_sizes)).encode()),
-            "tail": plan.tail,
-            "shuffle": plan.shuffle,
-            "plan": plan.fingerprint,
-        }
-
-
-class _Positions:
-    """The batches to read next; a sampler for `DataLoader`, which asks it again for every epoch."""
-
-    def __init__(self) -> None:
-        self._epoch, self._start, self._stop = 0, 0, 0
-
-    def set(self, epoch: int, start: int, stop: int) -> None:
-        """Batches `start` to `stop` of an epoch."""
-        self._epoch, self._start, self._stop = epoch, start, stop
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((self._epoch, number) for number in range(self._start, self._stop))
-
-    def __len__(self) -> int:
-        return self._stop - self._start
+        return {"data": self._data, **self.plan.identity}
 
 
 def _distributed(what: str, default: int) -> int:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return int(getattr(torch.distributed, what)())
     return default
-
-
-def _fingerprint(dataset: Any) -> str:
-    """A hash of the sample ids in their order."""
-    hashed = xxhash.xxh3_64()
-    column = dataset["sample_id"] if hasattr(dataset, "column_names") else (row["sample_id"] for row in dataset)
-    for sample_id in column:
-        hashed.update(f"{sample_id}\0".encode())
-    return hashed.hexdigest()

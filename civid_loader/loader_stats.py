@@ -30,6 +30,10 @@ class LoaderStats:
     """From the first batch asked for to the last one given, over all epochs."""
     failures: dict[str, int] = field(default_factory=dict)
     """Samples that could not be read, by class of exception."""
+    num_dropped_clips: int = 0
+    """Clips without a file, of samples that were given without them (`missing="drop_clip"`)."""
+    padding_shares: float = 0.0
+    """Of all batches, added up; see `padding_share`."""
     workers: dict[int, WorkerStats] = field(default_factory=dict)
     """By number of the worker."""
 
@@ -42,6 +46,11 @@ class LoaderStats:
     def wait_share(self) -> float:
         """Of the time from the first batch asked for to the last one given, that the training loop waited."""
         return self.wait_seconds / self.total_seconds if self.total_seconds else 0.0
+
+    @property
+    def padding_share(self) -> float:
+        """Of the places for frames in a batch, those without one, on average."""
+        return self.padding_shares / self.num_batches if self.num_batches else 0.0
 
     @property
     def decode_seconds(self) -> float:
@@ -63,7 +72,11 @@ class LoaderStats:
         worker.num_batches += 1
         worker.decode_seconds += notes.decode_seconds
         worker.num_bytes_read += notes.num_bytes_read
-        for failure in notes.results:
-            if failure is not None:
+        self.padding_shares += notes.padding_share or 0.0
+        for attempt in notes.attempts:
+            if attempt.is_read:
+                self.num_dropped_clips += len(attempt.failures)
+            else:
                 worker.num_failures += 1
-                self.failures[failure.error] = self.failures.get(failure.error, 0) + 1
+                error = attempt.failures[0].error
+                self.failures[error] = self.failures.get(error, 0) + 1

@@ -4,6 +4,7 @@ Orders come from hashes of numbers, not from a random generator whose stream ano
 a position saved today means the same samples in a year.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,8 +34,10 @@ class Mix:
     def __post_init__(self) -> None:
         if not self.num_rows or len(self.num_rows) != len(self.weights):
             raise ValueError(f"Mix: {len(self.num_rows)} datasets and {len(self.weights)} weights; give one for each")
-        if min(self.num_rows) < 1 or not min(self.weights) > 0:
-            raise ValueError(f"Mix: num_rows={self.num_rows}, weights={self.weights}: each above 0")
+        if min(self.num_rows) < 1 or not all(math.isfinite(one) and one > 0 for one in self.weights):
+            raise ValueError(f"Mix: num_rows={self.num_rows}, weights={self.weights}: each above 0, and finite")
+        if self.rows_per_epoch is not None and self.rows_per_epoch < 1:
+            raise ValueError(f"Mix: rows_per_epoch={self.rows_per_epoch}: at least 1; None takes as many as there are")
 
     @property
     def quotas(self) -> tuple[int, ...]:
@@ -55,6 +58,16 @@ class Mix:
                 drawn.append(first + order[places[places // count == turn] % count])
             first += count
         return np.concatenate(drawn)
+
+
+def occurrences(numbers: Longs) -> Longs:
+    """How often each number came before, in order: 5 3 5 5 -> 0 0 1 2."""
+    order = np.argsort(numbers, kind="stable")
+    is_new = np.append(True, numbers[order][1:] != numbers[order][:-1])
+    places = np.arange(len(numbers))
+    found = np.empty(len(numbers), np.int64)
+    found[order] = places - np.maximum.accumulate(np.where(is_new, places, 0))
+    return found
 
 
 def shuffled(count: int, *, seed: int, stream: int) -> Longs:

@@ -5,16 +5,21 @@ An epoch is never stored: a position is its number and how many batches of it ar
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from functools import cached_property
+from operator import index
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from civid_loader.buckets import Bucket, Longs, assign, fit
-from civid_loader.ordering import Mix, shuffled
+from civid_loader.bucket_report import BucketReport, report_on
+from civid_loader.buckets import Bucket, Longs, assign
+from civid_loader.epoch import Epoch, Tail
+from civid_loader.ordering import Mix
 
-Tail = Literal["pad", "short", "drop"]
+MAX_IDENTITY_CHARS = 160
+"""Of one value of a plan's identity; a longer one ends with a hash of it all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -25,31 +30,10 @@ class PlannedBatch:
     """[b], rows of the dataset."""
     weights: npt.NDArray[np.float32]
     """[b], 0 where a row only fills up the batch, else 1."""
+    draws: Longs
+    """[b], how often the epoch had the row before: 0 but where a `Mix` gives it several times."""
     bucket: Bucket | None
     """The shape of all of them; None in a plan without buckets."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BucketReport:
-    """What becomes of one bucket's samples in an epoch."""
-
-    bucket: Bucket | None
-    batch_size: int
-    """Of all ranks together."""
-    num_samples: int
-    num_batches: int
-    """Steps of each rank."""
-    num_filling: int
-    """Rows with weight 0, that fill up the last batch."""
-    num_dropped: int
-    scale: float
-    """Mean factor of height and width; above 1 pictures get larger."""
-    crop_share: float
-    """Mean share of the scaled picture that is cropped away."""
-    upscaled_share: float
-    """Share of samples whose picture is smaller than the bucket."""
-    padding_share: float
-    """Mean share of the bucket's frames that the samples do not have."""
 
 
 class BatchPlan:
@@ -63,6 +47,7 @@ class BatchPlan:
         self,
         sizes: npt.ArrayLike,
         *,
+        num_clips: npt.ArrayLike | None = None,
         buckets: Sequence[Bucket] | None = None,
         batch_size: int | None = None,
         max_frames: int | None = None,
@@ -76,7 +61,10 @@ class BatchPlan:
         """Check and sort.
 
         Args:
-            sizes: [N, 3], (frames, height, width) of each sample; without buckets only their number counts.
+            sizes: [N, 3], (frames, height, width) of each sample, or a `SampleSizes`; without buckets only their number
+                counts.
+            num_clips: [N], clips of each sample; None: one. A bucket's budget is shared by samples with as many as its
+                largest.
             buckets: shapes of batches; None: one for all, whatever their sizes.
             batch_size: samples per batch, of all ranks together.
             max_frames: instead: so many frames per rank and batch; needs buckets.
@@ -93,15 +81,19 @@ class BatchPlan:
                 equally; a budget that a single sample of a bucket exceeds; sizes that do not fit.
         """
         self.sizes = np.ascontiguousarray(sizes, np.int64)
-        self.buckets = tuple(buckets or ())
-        self.mix, self.seed, self.world_size, self.tail, self.shuffle = mix, seed, world_size, tail, shuffle
-        self._check()
-        self.batch_sizes = self._batch_sizes(batch_size, max_frames, max_pixels)
         count = len(self.sizes)
+        self.num_clips = np.ones(count, np.int64) if num_clips is None else np.ascontiguousarray(num_clips, np.int64)
+        self.buckets = tuple(buckets or ())
+        self.mix, self.seed, self.world_size, self.tail, self.shuffle = mix, index(seed), world_size, tail, shuffle
+        self._check(buckets)
         self._bucket_of = assign(self.sizes, self.buckets) if self.buckets else np.zeros(count, np.int64)
-        self._epoch: _Epoch | None = None
+        self.batch_sizes = self._batch_sizes(batch_size, max_frames, max_pixels)
+        self._epoch: Epoch | None = None
+        self._rows_by_bucket: list[Longs] | None = None
 
-    def _check(self) -> None:
+    def _check(self, buckets: Sequence[Bucket] | None) -> None:
+        if buckets is not None and not self.buckets:
+            raise ValueError("buckets is empty: give at least one, or None for batches of any size")
         if self.tail not in get_args(Tail):
             raise ValueError(f"tail={self.tail!r}: must be one of {', '.join(get_args(Tail))}")
         if self.world_size < 1:
@@ -110,6 +102,8 @@ class BatchPlan:
             raise ValueError("no samples: the dataset, or what a filter left of it, is empty")
         if self.buckets and (self.sizes.ndim != 2 or self.sizes.shape[1] != 3 or self.sizes.min() < 1):
             raise ValueError("sizes with buckets are [N, 3]: frames, height and width of each sample, all at least 1")
+        if self.num_clips.shape != (len(self.sizes),) or self.num_clips.min() < 1:
+            raise ValueError(f"num_clips is [N], at least 1 each: of {len(self.sizes)} samples")
         if self.mix is not None and sum(self.mix.num_rows) != len(self.sizes):
             raise ValueError(f"mix: its datasets have {sum(self.mix.num_rows)} rows, sizes are of {len(self.sizes)}")
 
@@ -118,7 +112,7 @@ class BatchPlan:
         named = [(name, value) for name, value in given.items() if value is not None]
         if len(named) != 1:
             raise ValueError(f"give exactly one of {', '.join(given)}, not {[name for name, _ in named] or 'none'}")
-        name, value = named[0]
+        name, value = named[0][0], index(named[0][1])
         if name == "batch_size":
             if value < 1 or value % self.world_size:
                 raise ValueError(
@@ -127,18 +121,35 @@ class BatchPlan:
             return (value,) * max(1, len(self.buckets))
         if not self.buckets:
             raise ValueError(f"{name} needs buckets: without them nobody knows how large a sample is")
+        most_clips = np.ones(len(self.buckets), np.int64)
+        np.maximum.at(most_clips, self._bucket_of, self.num_clips)
         costs = [one.num_frames if name == "max_frames" else one.num_pixels for one in self.buckets]
-        for bucket, cost in zip(self.buckets, costs, strict=True):
+        costs = [cost * clips for cost, clips in zip(costs, most_clips.tolist(), strict=True)]
+        for bucket, cost, clips in zip(self.buckets, costs, most_clips.tolist(), strict=True):
             if cost > value:
-                raise ValueError(f"{name}={value}: one sample of {bucket} has {cost}; raise it, or leave it out")
+                raise ValueError(
+                    f"{name}={value}: one sample of {clips} clips in {bucket} has {cost}; raise it, or leave it out"
+                )
         return tuple(value // cost * self.world_size for cost in costs)
 
-    @property
-    def fingerprint(self) -> str:
-        """A hash of all that decides which samples make a batch; the number of ranks does not."""
-        hashed = xxhash.xxh3_128(self.sizes.tobytes())
-        hashed.update(repr((self.buckets, self.batch_sizes, self.mix, self.seed, self.tail, self.shuffle)).encode())
-        return hashed.hexdigest()
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What decides which samples make a batch, as plain values for people to compare; the ranks do not."""
+        mixed = () if self.mix is None else zip(self.mix.quotas, self.mix.num_rows, strict=True)
+        values = {
+            "buckets": " ".join(f"{one.num_frames}x{one.height}x{one.width}" for one in self.buckets),
+            "batch_sizes": " ".join(map(str, self.batch_sizes)),
+            "mix": " ".join(f"{of}/{rows}" for of, rows in mixed),
+        }
+        sizes = xxhash.xxh3_64_hexdigest(self._bucket_of.tobytes()) if self.buckets else ""
+        return {
+            "num_rows": len(self.sizes),
+            "seed": self.seed,
+            "tail": self.tail,
+            "shuffle": self.shuffle,
+            **{name: _shortened(value) for name, value in values.items()},
+            "samples_by_bucket": sizes,
+        }
 
     def num_batches(self, epoch: int = 0) -> int:
         """Batches of an epoch, the same for every rank; it differs between epochs only with `mix` and buckets."""
@@ -159,104 +170,62 @@ class BatchPlan:
         return PlannedBatch(
             rows=of.rows[start + first : start + first + share],
             weights=(np.arange(first, first + share) < num_real).astype(np.float32),
+            draws=of.draws[start + first : start + first + share],
             bucket=self.buckets[of.buckets[index]] if self.buckets else None,
         )
 
     def substitute(self, row: int, attempt: int, *, epoch: int) -> int:
         """Another row of the same bucket, to stand in for one that cannot be read; itself, if there is no other."""
-        others = np.flatnonzero(self._bucket_of == self._bucket_of[row])
-        order = shuffled(len(others), seed=self.seed, stream=(1 << 61) + (epoch << 32) + row)
-        others = others[order]
-        others = others[others != row]
-        return int(others[attempt % len(others)]) if len(others) else row
+        others = self._rows_of(int(self._bucket_of[row]))
+        if len(others) == 1:
+            return row
+        # Any start, and then one after the other: which one it is depends on seed, epoch and row only.
+        key = xxhash.xxh3_64_intdigest(f"{self.seed}\0{epoch}\0{row}".encode())
+        own = int(np.searchsorted(others, row))
+        step = (key + attempt) % (len(others) - 1)
+        return int(others[(own + 1 + step) % len(others)])
+
+    def _rows_of(self, bucket: int) -> Longs:
+        if self._rows_by_bucket is None:
+            order = np.argsort(self._bucket_of, kind="stable")
+            ends = np.cumsum(np.bincount(self._bucket_of, minlength=len(self.batch_sizes)))
+            self._rows_by_bucket = np.split(order, ends[:-1])
+        return self._rows_by_bucket[bucket]
 
     def report(self, epoch: int = 0) -> list[BucketReport]:
         """What an epoch does to the samples, bucket by bucket."""
         of = self._of(epoch)
-        reports = []
-        for b, batch_size in enumerate(self.batch_sizes):
-            rows = of.drawn[self._bucket_of[of.drawn] == b]
-            batches = of.buckets == b
-            scale, crop, upscaled, padding = 1.0, 0.0, 0.0, 0.0
-            if self.buckets and len(rows):
-                change = fit(self.sizes[rows], self.buckets[b : b + 1])
-                crop, padding = float(change.crop_share.mean()), float(change.padding_share.mean())
-                scale, upscaled = float(change.scale.mean()), float((change.scale > 1).mean())
-            num_real = int(of.num_real[batches].sum())
-            reports.append(
-                BucketReport(
-                    bucket=self.buckets[b] if self.buckets else None,
-                    batch_size=batch_size,
-                    num_samples=len(rows),
-                    num_batches=int(batches.sum()),
-                    num_filling=int(of.lengths[batches].sum()) - num_real,
-                    num_dropped=len(rows) - num_real,
-                    scale=scale,
-                    crop_share=crop,
-                    upscaled_share=upscaled,
-                    padding_share=padding,
-                )
+        buckets = self.buckets or (None,)
+        return [
+            report_on(
+                of,
+                number,
+                bucket=bucket,
+                batch_size=batch_size,
+                drawn=of.drawn[self._bucket_of[of.drawn] == number],
+                sizes=self.sizes,
+                num_clips=self.num_clips,
+                world_size=self.world_size,
             )
-        return reports
+            for number, (bucket, batch_size) in enumerate(zip(buckets, self.batch_sizes, strict=True))
+        ]
 
-    def _of(self, epoch: int) -> "_Epoch":
+    def _of(self, epoch: int) -> Epoch:
         if self._epoch is None or self._epoch.number != epoch:
-            self._epoch = _Epoch.of(self, epoch, self._bucket_of)
+            self._epoch = Epoch.of(
+                epoch,
+                drawn=None if self.mix is None else self.mix.rows(epoch, seed=self.seed),
+                bucket_of=self._bucket_of,
+                batch_sizes=self.batch_sizes,
+                seed=self.seed,
+                world_size=self.world_size,
+                tail=self.tail,
+                shuffle=self.shuffle,
+            )
         return self._epoch
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Epoch:
-    """The batches of one epoch, in their order."""
-
-    number: int
-    drawn: Longs
-    """Rows of the epoch, each as often as it comes."""
-    rows: Longs
-    """Rows, bucket by bucket, with those that fill up."""
-    starts: Longs
-    """[batches], where each begins in `rows`."""
-    lengths: Longs
-    """[batches], of all ranks together."""
-    num_real: Longs
-    """[batches], rows that do not only fill up."""
-    buckets: Longs
-    """[batches]"""
-
-    @classmethod
-    def of(cls, plan: BatchPlan, epoch: int, bucket_of: Longs) -> "_Epoch":
-        drawn = np.arange(len(plan.sizes)) if plan.mix is None else plan.mix.rows(epoch, seed=plan.seed)
-        if plan.shuffle:
-            drawn = drawn[shuffled(len(drawn), seed=plan.seed, stream=2 * epoch)]
-        grouped = drawn[np.argsort(bucket_of[drawn], kind="stable")]
-        counts = np.bincount(bucket_of[drawn], minlength=len(plan.batch_sizes))
-        parts: list[Longs] = []
-        columns: list[list[Longs]] = [[], [], [], []]
-        begin = at = 0
-        for bucket, (count, size) in enumerate(zip(counts.tolist(), plan.batch_sizes, strict=True)):
-            rows = grouped[begin : begin + count]
-            begin += count
-            num_whole, rest = divmod(count, size)
-            tail = 0 if plan.tail == "drop" or not rest else size
-            if plan.tail == "short" and rest:
-                tail = -(-rest // plan.world_size) * plan.world_size
-            parts.append(np.resize(rows, num_whole * size + tail) if count else rows)
-            num_batches = num_whole + bool(tail)
-            columns[0].append(at + size * np.arange(num_batches))
-            columns[1].append(np.full(num_batches, size))
-            columns[2].append(np.full(num_batches, size))
-            columns[3].append(np.full(num_batches, bucket))
-            if tail:
-                columns[1][-1][-1], columns[2][-1][-1] = tail, rest
-            at += num_whole * size + tail
-        starts, lengths, num_real, buckets = (np.concatenate(column) for column in columns)
-        order = shuffled(len(starts), seed=plan.seed, stream=2 * epoch + 1) if plan.shuffle else np.arange(len(starts))
-        return cls(
-            number=epoch,
-            drawn=drawn,
-            rows=np.concatenate(parts),
-            starts=starts[order],
-            lengths=lengths[order],
-            num_real=num_real[order],
-            buckets=buckets[order],
-        )
+def _shortened(text: str) -> str:
+    if len(text) <= MAX_IDENTITY_CHARS:
+        return text
+    return f"{text[:MAX_IDENTITY_CHARS]} ... {xxhash.xxh3_64_hexdigest(text.encode())}"

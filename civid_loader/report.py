@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.columns import Columns
 from rich.console import Console
 from rich.markup import escape
@@ -73,9 +74,11 @@ def print_inspection(found: "Inspection") -> None:
 def print_plan(plan: "BatchPlan", found: "SampleSizes") -> None:
     """Bucket by bucket what an epoch does to the samples."""
     console = Console()
-    table = Table(title=f"{len(found.sizes):,} samples, {plan.world_size} ranks", title_justify="left")
-    for name in ("bucket", "samples", "batch", "steps", "fill", "drop", "scale", "enlarged", "crop", "pad"):
-        table.add_column(name, justify="left" if name == "bucket" else "right", no_wrap=name == "bucket")
+    title = f"{len(found.sizes):,} samples of {int(found.num_clips.sum()):,} clips, {plan.world_size} ranks"
+    # Without lines between the columns, so that ten of them fit into a narrow terminal.
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("bucket", "samples", "batch", "steps", "fill", "drop", "scale", "larger", "crop", "pad"):
+        table.add_column(name, justify="left" if name == "bucket" else "right", no_wrap=True)
     reports = plan.report()
     for one in reports:
         shape = one.bucket

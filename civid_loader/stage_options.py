@@ -3,17 +3,21 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
-from civid_loader.errors import ModelError, StageError
+from civid_loader.errors import MissingDependencyError, ModelError, StageError
 
 if TYPE_CHECKING:
+    from civid_loader.processing.answers import Usage
     from civid_loader.processing.captioner import Backend, CaptionerSpec
     from civid_loader.processing.process_report import ProcessReport
     from civid_loader.processing.recipe import Step
     from civid_loader.processing.work import StageSpec
+
+MAX_REASONS: Final = 20
+"""That are printed."""
 
 Dataset = Annotated[Path, typer.Argument(help="Folder of a built dataset.", show_default=False)]
 RecipeName = Annotated[str | None, typer.Option(help="lvd2m, miradata, civid, moviebench, or a YAML file.")]
@@ -32,6 +36,10 @@ BackendName = Annotated[
     typer.Option(help="How the model is reached: openai is any server with that API (vLLM, SGLang ...)."),
 ]
 BaseUrl = Annotated[str | None, typer.Option(help="Of the server: http://127.0.0.1:8000/v1")]
+MaxInFlight = Annotated[int | None, typer.Option(min=1, help="Requests that a server gets at once (64).")]
+CaptionsFrom = Annotated[
+    str | None, typer.Option(help="Layer of captions that an earlier run wrote: read before those of the dataset.")
+]
 BackendOptions = Annotated[
     list[str] | None, typer.Option("--backend-option", help="NAME=JSON of the backend; several times.")
 ]
@@ -75,16 +83,18 @@ def captioner_of(
         if model or base_url:
             raise typer.BadParameter("name the --backend by which the model is reached, such as openai")
         return None
-    if model is None:
+    if model is None and backend != "echo":
         raise typer.BadParameter(f"--backend {backend} needs a --model, as the server or the Hub calls it")
     if (backend == "openai") != (base_url is not None):
         raise typer.BadParameter("--base-url goes with --backend openai, and that needs it")
     named: dict[str, Any] = dict(_option(one) for one in options or ())
+    if max_in_flight is not None and backend in ("transformers", "vllm"):
+        raise typer.BadParameter(f"--max-in-flight is of servers; of {backend} name --backend-option batch_size=N")
     given = {"base_url": base_url, "max_in_flight": max_in_flight}
     named |= {name: value for name, value in given.items() if value is not None}
     if download and backend in ("transformers", "vllm"):
         named["may_download"] = True
-    return CaptionerSpec(backend=backend, model=model, options=named)
+    return CaptionerSpec(backend=backend, model=model or backend, options=named)
 
 
 def _option(text: str) -> tuple[str, Any]:
@@ -123,9 +133,12 @@ def named_stages(texts: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
     for text in texts:
         name, _, told = text.partition(":")
         try:
-            asked.append((name, json.loads(told) if told else {}))
+            params = json.loads(told) if told else {}
         except json.JSONDecodeError as error:
             raise typer.BadParameter(f"--stage {text}: its parameters are no JSON: {error}") from error
+        if not isinstance(params, dict):
+            raise typer.BadParameter(f'--stage {text}: write its parameters as a JSON object, such as {{"fps": 2}}')
+        asked.append((name, params))
     return asked
 
 
@@ -165,6 +178,20 @@ def specs_of(
     return specs
 
 
+def check_installed() -> None:
+    """Refuse where what stages need is not installed.
+
+    Raises:
+        MissingDependencyError: says what, and how to get it.
+    """
+    try:
+        from civid_loader.processing import run  # noqa: F401 - to see whether it can be
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"stages need {error.name or error}: pip install 'civid_loader[process]'"
+        ) from error
+
+
 def layer_name(recipe: str | None, asked: Sequence[tuple[str, dict[str, Any]]], *, limit: int | None) -> str:
     """Of a layer, after the recipe or the stages; a look at a few clips must not take the place of all."""
     from civid_loader.processing import registry
@@ -173,6 +200,13 @@ def layer_name(recipe: str | None, asked: Sequence[tuple[str, dict[str, Any]]], 
     own = Path(recipe).stem if recipe else "-".join(name.replace("_", "-") for name, _ in asked)
     own += "" if limit is None else f"-limit{limit}"
     return f"captions-{own}" if writes_captions([registry.make(*one) for one in asked]) else f"scores-{own}"
+
+
+def _tokens(usage: "Usage", seconds: float) -> str:
+    if usage.prompt_tokens is None or usage.completion_tokens is None:
+        return "the model does not say how many tokens"
+    written = f"{usage.completion_tokens:,} written, {usage.completion_tokens / seconds:,.0f} per second"
+    return f"{usage.prompt_tokens:,} tokens read, {written}"
 
 
 def print_report(report: "ProcessReport") -> None:
@@ -198,8 +232,12 @@ def print_report(report: "ProcessReport") -> None:
         for kind, of in report.captions.items():
             table.add_row(kind, f"{of['num_texts']:,.0f}", f"{of['mean_words']:,.1f}")
         console.print(table)
-    for reason, count in report.reasons.items():
-        console.print(f"[red]{count:,} clips without values: {reason}[/red]")
+    for reason, count in list(report.reasons.items())[:MAX_REASONS]:
+        console.print(f"{count:,} clips lack values: {reason}", style="red", markup=False, highlight=False)
+    if len(report.reasons) > MAX_REASONS:
+        console.print(
+            f"and {len(report.reasons) - MAX_REASONS:,} more reasons: column reason of the layer", style="red"
+        )
     console.print(
         f"{report.num_chunks_run:,} chunks in {report.wall_seconds:,.0f} s (decoding {report.decode_seconds:,.0f} s, "
         f"stages {report.model_seconds:,.0f} s, of all workers). Pictures: {report.picture or 'none'}"
@@ -207,9 +245,11 @@ def print_report(report: "ProcessReport") -> None:
     if report.usage is not None:
         usage, seconds = report.usage, max(report.wall_seconds, 1e-9)
         console.print(
-            f"{usage.num_requests:,} questions ({usage.num_known:,} answered before): {usage.prompt_tokens:,} tokens "
-            f"read, {usage.completion_tokens:,} written, {usage.completion_tokens / seconds:,.0f} per second; "
-            f"{report.num_clips / seconds:,.2f} clips per second; the model was busy {report.server_share or 0:.0%} of "
-            "the time"
+            f"{usage.num_requests:,} questions ({usage.num_known:,} answered before): {_tokens(usage, seconds)}; "
+            f"{report.num_clips / seconds:,.2f} clips per second"
         )
+        if report.server_share is not None:
+            console.print(
+                f"Of the requests that the model works on at one time, it had {report.server_share:.0%} on average"
+            )
     console.print(f'Load it: [green]civid_loader.load("{report.dataset}", layers=["{report.layer}"])[/green]')

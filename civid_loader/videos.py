@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Final, Protocol, cast, runtime_checkable
 
 from civid_loader.archives import find_member, inflate
 from civid_loader.deadlines import Deadline
-from civid_loader.errors import UnreadableVideoError, UnsafePathError, VideoNotFoundError
+from civid_loader.errors import UnreadableVideoError, UnsafePathError, VideoNotFoundError, VideoRootError
 from civid_loader.remote import RemoteSource
 from civid_loader.transport import Counters, without_credentials
 from civid_loader.video_shards import find_in_shards
@@ -64,11 +64,11 @@ def open_video(pointer: str, *, root: str | None, dataset: str | None = None) ->
         UnsafePathError: a relative pointer that leaves `root`.
         UnreadableVideoError: an archive or shard that cannot be read at random.
         MissingDependencyError: fsspec lacks the package for this kind of URL.
-        ValueError: a relative pointer without a usable `root`, or `videos:` without `dataset`.
+        VideoRootError: a relative pointer without a usable `root`, or `videos:` without `dataset`.
     """
     if pointer.startswith("videos:"):
         if dataset is None:
-            raise ValueError(f"pointer {pointer!r} is into the dataset's own videos: pass the dataset (dataset=...)")
+            raise VideoRootError(f"pointer {pointer!r} is into the dataset's own videos: pass its folder (dataset=...)")
         clip = find_in_shards(dataset, pointer.removeprefix("videos:"), open_file=_open_shard)
         return open_range(clip.shard, offset=clip.byte_offset, num_bytes=clip.num_bytes)
     if member := _ARCHIVE_MEMBER.fullmatch(pointer):
@@ -240,7 +240,9 @@ def _local_path(pointer: str, *, root: str | None) -> str:
     if os.path.isabs(pointer):
         path = pointer
     elif root is None:
-        raise ValueError(f"pointer {pointer!r} is relative: pass the folder it starts from (root=..., videos=...)")
+        raise VideoRootError(
+            f"pointer {pointer!r} is relative: pass the folder it starts from (--videos, root=, videos=)"
+        )
     else:
         path = os.path.realpath(os.path.join(root, pointer))
         top = os.path.join(os.path.realpath(root), "")
@@ -252,7 +254,7 @@ def _local_path(pointer: str, *, root: str | None) -> str:
     if os.path.isfile(path):
         return path
     if root is not None and not os.path.isdir(root):
-        raise ValueError(f"the video root {root!r} is not a folder; pass the folder that holds the videos")
+        raise VideoRootError(f"the video root {root!r} is not a folder; pass the folder that holds the videos")
     where = f"in the video root {root!r}" if path != pointer else "(an absolute path)"
     raise VideoNotFoundError(
         f"no file {pointer!r} {where}; download it, name another video root, or let the loader skip missing clips"

@@ -1,34 +1,21 @@
 """Stages that ask a model: captions and judgements. One asks, reads the answer, and says what it means for a clip.
 
-What is the same for all of them is here: answers in JSON, checked by schema; one more try for an answer that was cut
-off; what an answer cost; and the raw text of one that cannot be read.
+What is the same for all of them is here and in `conversation`: answers in JSON, checked by schema; one more try for an
+answer that was cut off; what an answer cost; and the raw text of one that cannot be read.
 """
 
-import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Final, Literal
 
-import jsonschema
-
 from civid_loader.processing.answers import Answers
-from civid_loader.processing.captioner import Part, Request, Response
+from civid_loader.processing.conversation import AnswerError, Conversation
 from civid_loader.processing.prompts import Prompt, load_prompt
 from civid_loader.processing.stage import ClipInput, Column, P, Row, Stage
 
 Unit = Literal["clip", "sample", "movie"]
-_MORE_TOKENS: Final = 1.5
-"""Times, for an answer that was cut off."""
-
-
-class AnswerError(Exception):
-    """A question without a usable answer."""
-
-    def __init__(self, reason: str, *, raw_text: str | None = None) -> None:
-        super().__init__(reason)
-        self.raw_text = raw_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,77 +39,6 @@ class Previous:
     clip: ClipInput
     row: Row
     """What was found of it."""
-
-
-@dataclass(kw_only=True)
-class Conversation:
-    """All questions about one clip."""
-
-    stage: "AskingStage[Any]"
-    clip_id: str
-    num_requests: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    response: Response | None = None
-    """The last."""
-
-    def ask(
-        self,
-        question: str,
-        parts: Sequence[Part],
-        *,
-        schema: Mapping[str, Any] | None = None,
-        max_tokens: int = 1024,
-        wants_probabilities: bool = False,
-    ) -> Any:
-        """The answer: what its JSON says, or its text where no schema is given. See `Request`.
-
-        Args:
-            question: a name, another one for each question about the clip.
-            parts: texts and pictures, in order; what is the same for all clips first, so that servers share it.
-            schema: of the answer.
-            max_tokens: of the answer; one that was cut off is asked for again with half as many more.
-            wants_probabilities: see `Request`; then `self.response.probabilities` has them.
-
-        Raises:
-            AnswerError: there is none, or it breaks the schema.
-        """
-        request = Request(
-            id=f"{self.clip_id}/{self.stage.fingerprint()}/{question}",
-            parts=tuple(parts),
-            schema=schema,
-            max_tokens=max_tokens,
-            wants_probabilities=wants_probabilities,
-        )
-        response = self._send(request)
-        if response.finish_reason == "length":
-            response = self._send(replace(request, max_tokens=int(max_tokens * _MORE_TOKENS)))
-            if response.finish_reason == "length":
-                raise AnswerError(
-                    f"{question}: the answer is longer than {int(max_tokens * _MORE_TOKENS)} tokens",
-                    raw_text=response.text,
-                )
-        return response.text if schema is None else _read(question, response.text, schema)
-
-    def _send(self, request: Request) -> Response:
-        response = self.response = self.stage.answers.ask(request)
-        self.num_requests += 1
-        self.prompt_tokens += response.prompt_tokens or 0
-        self.completion_tokens += response.completion_tokens or 0
-        if response.error is not None:
-            raise AnswerError(response.error, raw_text=response.text or None)
-        return response
-
-
-def _read(question: str, text: str, schema: Mapping[str, Any]) -> Any:
-    try:
-        value = json.loads(text)
-        jsonschema.validate(value, dict(schema))
-    except json.JSONDecodeError as error:
-        raise AnswerError(f"{question}: the answer is no JSON: {error}", raw_text=text) from error
-    except jsonschema.ValidationError as error:
-        raise AnswerError(f"{question}: the answer breaks its schema: {error.message}", raw_text=text) from error
-    return value
 
 
 class AskingStage(Stage[P]):
@@ -154,7 +70,7 @@ class AskingStage(Stage[P]):
             talk: asks.
 
         Raises:
-            AnswerError: nothing is known of it.
+            AnswerError: nothing is known of it. Of several questions, each is asked in a `talk.part`.
         """
 
     def connect(self, answers: Answers, *, pictures: str | None) -> None:
@@ -192,29 +108,38 @@ class AskingStage(Stage[P]):
 
     def run_one(self, clip: ClipInput, previous: Previous | None) -> Row:
         """The row of a clip."""
-        talk = Conversation(stage=self, clip_id=clip.id)
-        raw_text = None
+        talk = Conversation(answers=self.answers, about=f"{clip.id}/{self.fingerprint()}")
+        row: Row = {}
         try:
             row = self.about(clip, previous, talk)
         except AnswerError as error:
-            row, raw_text = {"reason": str(error)}, error.raw_text or None
+            talk.failed(error)
+        if talk.failures:
+            row = row | {"reason": "; ".join(dict.fromkeys(map(str, talk.failures)))}
         told = {
             "num_requests": talk.num_requests,
             "prompt_tokens": talk.prompt_tokens,
             "completion_tokens": talk.completion_tokens,
             "finish_reason": talk.response.finish_reason if talk.response else None,
-            "raw_text": raw_text,
+            "raw_text": talk.failures[-1].raw_text if talk.failures else None,
             "words_over_limit": self._too_long(row),
         }
         return row | {f"{self.name}_{name}": value for name, value in told.items()}
 
     def texts(self, answer: Mapping[str, str], **window: float | None) -> Row:
-        """An answer with all `fields` as captions; `window`: `start_seconds`, `end_seconds` from the clip's start."""
+        """The texts of an answer as captions; `window`: `start_seconds`, `end_seconds` from the clip's start.
+
+        Raises:
+            AnswerError: a text says nothing.
+        """
         row: Row = {"captions": [], "transition_captions": []}
         for one in self.fields:
-            if text := answer[one.name].strip():
-                name = "transition_captions" if one.is_transition else "captions"
-                row[name].append(self.caption(one.kind, text, **window))
+            if one.name not in answer:
+                continue
+            if not (text := answer[one.name].strip()):
+                raise AnswerError(f"{one.name}: empty")
+            name = "transition_captions" if one.is_transition else "captions"
+            row[name].append(self.caption(one.kind, text, **window))
         return row
 
     def caption(

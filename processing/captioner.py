@@ -13,17 +13,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
-from typing import Any, Final, Literal, Protocol, TypeAlias, get_args
+from typing import Any, Final, Literal, Protocol, TypeAlias, get_args, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 
 from civid_loader.errors import CaptionerError, MissingDependencyError
+from civid_loader.processing.given_values import wrong_with
 
 Backend = Literal["openai", "transformers", "vllm", "echo"]
 FinishReason = Literal["stop", "length"]
 MAX_IN_FLIGHT: Final = 64
 """Requests that a server is sent at once, unless said otherwise."""
+
+NO_THINKING: Final[Mapping[str, Any]] = {"enable_thinking": False}
+"""Of chat templates, as Qwen has it: captions are not better for it, and cost many times as much."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -95,8 +99,10 @@ class Response:
     """Why there is no answer; null where there is one."""
     is_server_error: bool = False
     """The error is the server's, which may be down; else it is this request's."""
+    is_refused: bool = False
+    """The error is that this request is not taken, such as one that is too long; others may be."""
     seconds: float = 0.0
-    """From when it was sent for the last time to the answer."""
+    """From when it was sent for the last time, or its batch was begun, to the answer."""
 
 
 class Captioner(Protocol):
@@ -109,6 +115,10 @@ class Captioner(Protocol):
     @property
     def max_in_flight(self) -> int:
         """So many requests are worth being under way at once."""
+
+    @property
+    def num_slots(self) -> int:
+        """So many of them it works on at one time."""
 
     def check(self) -> None:
         """Make sure that it can be asked, before a run begins; what is slow to load is not loaded.
@@ -157,7 +167,7 @@ class CaptionerSpec:
         """The model, nothing loaded yet.
 
         Raises:
-            CaptionerError: no such backend or option.
+            CaptionerError: no such backend or option, or a value that it cannot have.
             MissingDependencyError: the backend needs a package that is not installed.
         """
         if self.backend not in get_args(Backend):
@@ -170,10 +180,10 @@ class CaptionerSpec:
                 f"backend {self.backend} needs {error.name}: pip install 'civid_loader[{extra}]'"
             ) from error
         make: Callable[..., Captioner] = module.make
-        try:
-            return make(self.model, device=device, **self.options)
-        except TypeError as error:
-            raise CaptionerError(f"backend {self.backend}: {error}") from error
+        kind: type[Any] = get_type_hints(make)["return"]
+        if wrong := wrong_with(kind, self.options, noun="option", without=("model", "device")):
+            raise CaptionerError(f"backend {self.backend}: {wrong}")
+        return make(self.model, device=device, **self.options)
 
 
 def choice_schema(*choices: str) -> dict[str, Any]:

@@ -30,8 +30,9 @@ from civid_loader.errors import (
 from civid_loader.output import WORK, check_output, finished_manifest, only_builder, open_work
 from civid_loader.pool import map_jobs
 from civid_loader.processing import curate_asking
+from civid_loader.processing.answers import Usage
 from civid_loader.processing.captioner import CaptionerSpec
-from civid_loader.processing.curate_asking import Asked
+from civid_loader.processing.curate_asking import Asked, CuratingAsker
 from civid_loader.processing.curate_seal import REJECTED, seal
 from civid_loader.processing.curate_video import (
     Embedders,
@@ -79,6 +80,8 @@ class CurateReport:
     """Reason -> files that were not looked at."""
     flags: Mapping[str, int]
     """Flag -> samples."""
+    usage: Usage | None
+    """What was asked of a model in this call; null where none is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,8 +155,8 @@ def curate(
         raise AnnotationError(f"{folder}: no video files in it, nor in its folders")
     fingerprint = _fingerprint(plan, folder, pointers, embedders) | {"asker": asker}
     if not overwrite and (finished := finished_manifest(root, fingerprint)):
-        return _report(root, finished)
-    work = root / WORK
+        return _report(root, finished, None if captioner is None else Usage())
+    work, usage = root / WORK, Usage()
     with only_builder(work):
         open_work(root, fingerprint, overwrite=overwrite)
         journal = Journal(work / "journal.jsonl")
@@ -167,6 +170,7 @@ def curate(
         pending = [job for job in jobs if job.index not in journal.entries]
         try:
             for number, entry in map_jobs(_run, pending, num_proc=num_proc, label="curating", quiet=quiet):
+                usage.add(Usage(**entry.pop("usage")))
                 journal.add(number, entry)
         finally:
             curate_asking.close()
@@ -174,7 +178,7 @@ def curate(
         manifest = fingerprint | sealed | {"skipped_videos": scanned.skipped}
         write_json(root / MANIFEST, manifest)
         shutil.rmtree(work)
-    return _report(root, manifest)
+    return _report(root, manifest, None if captioner is None else usage)
 
 
 def _embedders(recipe: Recipe, given: Embedder | None) -> Embedders:
@@ -220,7 +224,12 @@ def _fingerprint(recipe: Recipe, folder: str, pointers: Sequence[str], embedders
 
 
 def _run(job: _Job) -> dict[str, Any]:
-    """The rows of one film as a file, and its journal entry; the same film gives the same bytes."""
+    """The rows of one film as a file, its journal entry, and what was asked; the same film gives the same bytes."""
+    asker = None if job.asked is None else job.asked.load()
+    return _entry(job, asker) | {"usage": asdict(Usage() if asker is None else curate_asking.take_usage(asker))}
+
+
+def _entry(job: _Job, asker: CuratingAsker | None) -> dict[str, Any]:
     path = Path(job.work) / f"{job.index:05d}.parquet"
     try:
         found = curate_video(
@@ -228,7 +237,7 @@ def _run(job: _Job) -> dict[str, Any]:
             root=job.videos,
             recipe=job.recipe,
             embedders=job.embedders,
-            asker=None if job.asked is None else job.asked.load(),
+            asker=asker,
             timeout_seconds=job.timeout_seconds,
         )
     except VideoError as error:
@@ -252,7 +261,7 @@ def _status(error: VideoError) -> str:
     return next((status for kind, status in kinds.items() if isinstance(error, kind)), "unreadable")
 
 
-def _report(root: Path, manifest: dict[str, Any]) -> CurateReport:
+def _report(root: Path, manifest: dict[str, Any], usage: Usage | None) -> CurateReport:
     examples = []
     if manifest["rejected"]:
         with (root / REJECTED).open(encoding="utf-8") as lines:
@@ -265,5 +274,6 @@ def _report(root: Path, manifest: dict[str, Any]) -> CurateReport:
         examples=tuple(examples),
         skipped=manifest["skipped_videos"],
         flags=manifest["counts"]["flags"],
+        usage=usage,
         **{name: manifest[name] for name in ("num_videos", "num_scenes", "num_clips", "video_seconds", "clip_seconds")},
     )

@@ -7,10 +7,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from civid_loader.processing.answers import added
 from civid_loader.processing.captioner import CaptionerSpec
 from civid_loader.processing.chunks import plan_chunks, read_clips
-from civid_loader.processing.planner import DecodePlan, decode_clip
-from civid_loader.processing.run_checks import check_device, check_root
+from civid_loader.processing.earlier_captions import EarlierCaptions
+from civid_loader.processing.planner import DecodePlan, check_root, decode_clip
+from civid_loader.processing.run_checks import check_device
 from civid_loader.processing.stage_rows import is_error, unit_of
 from civid_loader.processing.work import Job, Result, Setup, StageSpec, Worker
 
@@ -46,8 +48,8 @@ class Estimate:
     """Of one worker that decodes and computes in turn; null where no sampled clip is good, or no stage can run."""
     decode_share: float
     """Of that time, from 0 to 1."""
-    tokens_per_clip: float
-    """Read and written by the model that is asked; 0 where none is."""
+    tokens_per_clip: float | None
+    """Read and written by the model that is asked; 0 where none is, None where it does not say."""
 
     def __str__(self) -> str:
         lines = [
@@ -86,6 +88,7 @@ def estimate(
     device: str,
     timeout_seconds: float | None,
     captioner: CaptionerSpec | None = None,
+    captions_from: str | None = None,
     limit: int | None = None,
     missing: Mapping[str, str] | None = None,
 ) -> Estimate:
@@ -98,15 +101,15 @@ def estimate(
         device: cpu or cuda.
         timeout_seconds: for decoding one clip.
         captioner: whom stages ask that ask a model.
+        captions_from: as of the run.
         limit: as of the run.
         missing: stages without weights -> how to get them; they, and those that need them, are planned only.
 
     Raises:
         StageError: stages that do not fit together; no GPU.
         AnnotationError: no built dataset.
-        VideoNotFoundError: there is no such root of videos.
+        VideoRootError: there is no such root of videos, or pointers need one.
     """
-    check_root(videos)
     check_device(device)
     root = Path(dataset)
     plan = DecodePlan.of([spec.make() for spec in stages])
@@ -120,6 +123,9 @@ def estimate(
         captioner=captioner,
     )
     clips = read_clips(root, chunks.listed[0])[:SAMPLE_CLIPS] if chunks.listed else []
+    check_root(plan, clips, videos=setup.videos)
+    if captions_from is not None:
+        clips = EarlierCaptions.of(root, captions_from, into="").added(clips)
     load_seconds, seconds, result = _tried(setup, clips)
     num_frames, reasons = result.num_frames, [row["reason"] for row in result.rows]
     if missing:  # what is decoded for the others counts too
@@ -129,6 +135,7 @@ def estimate(
     failed = [reason for reason in reasons if reason is not None and is_error(reason)]
     num_good = len(clips) - len(failed)
     each = max(1, num_good)
+    tokens = added(result.usage.prompt_tokens, result.usage.completion_tokens)
     return Estimate(
         num_clips=chunks.num_clips,
         num_chunks=len(chunks.listed),
@@ -144,7 +151,7 @@ def estimate(
         load_seconds=load_seconds,
         seconds_per_clip=seconds / num_good if num_good and setup.stages else None,
         decode_share=result.decode_seconds / seconds if seconds else 0.0,
-        tokens_per_clip=(result.usage.prompt_tokens + result.usage.completion_tokens) / each,
+        tokens_per_clip=None if tokens is None else tokens / each,
     )
 
 

@@ -7,19 +7,20 @@ Legend: N pictures, H height, W width, C = 3 channels (RGB).
 """
 # ruff: noqa: N803, N806 - arrays carry their shape.
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import jsonschema
 import numpy as np
 import torch
 from PIL import Image as Pictures
 
 from civid_loader.errors import CaptionerError
+from civid_loader.processing.answer_texts import read_answer
+from civid_loader.processing.answers import Answers
 from civid_loader.processing.captioner import Captioner, Picture, Request, Response, choice_schema
+from civid_loader.processing.conversation import MORE_TOKENS
 from civid_loader.processing.prompts import load_prompt
 from civid_loader.processing.segments.entity_segment import Entity, Image
 from civid_loader.transforms.image_grid import tile
@@ -46,14 +47,19 @@ _GRID_PX: Final = 1200
 class CaptionerAsker:
     """See `Asker`. Called from many threads at once."""
 
-    captioner: Captioner
-    """Loaded."""
+    answers: Answers
+    """Of a model that is loaded."""
+
+    @classmethod
+    def of(cls, captioner: Captioner) -> "CaptionerAsker":
+        """One that asks this model."""
+        return cls(answers=Answers(captioner=captioner))
 
     @property
     def identity(self) -> dict[str, Any]:
         """What decides its answers, as plain JSON."""
         prompts = {name: load_prompt(name).sha256 for name in PROMPTS}
-        return {"captioner": dict(self.captioner.identity), "prompts": prompts}
+        return {"captioner": dict(self.answers.captioner.identity), "prompts": prompts}
 
     def main_entity(self, middle_frames: Sequence[Image]) -> Entity | None:
         """See `Asker`."""
@@ -89,10 +95,18 @@ class CaptionerAsker:
         return [None if one is None else one["choice"] == _YES for one in found]
 
     def _answers(self, name: str, requests: Sequence[Request]) -> list[Response]:
-        """Of questions that do not depend on each other, sent together."""
+        """Of questions that do not depend on each other, sent together; once more what was cut off."""
         # Named by what they ask: another run asks the same.
         named = [replace(one, id=f"{name}/{one.key[:16]}") for one in requests]
-        responses = self.captioner.generate(named) if named else []
+        responses = self._sent(name, named)
+        cut_off = [i for i, one in enumerate(responses) if one.finish_reason == "length"]
+        longer = [replace(named[i], max_tokens=int(named[i].max_tokens * MORE_TOKENS)) for i in cut_off]
+        for i, response in zip(cut_off, self._sent(name, longer), strict=True):
+            responses[i] = response
+        return responses
+
+    def _sent(self, name: str, requests: Sequence[Request]) -> list[Response]:
+        responses = self.answers.ask_all(requests) if requests else []
         if down := next((one for one in responses if one.is_server_error), None):
             raise CaptionerError(
                 f"{name}: {down.error}; when the server answers again, run the same command: what is finished is kept"
@@ -141,9 +155,9 @@ def _request(text: str, picture_HWC: Image, schema: Mapping[str, Any]) -> Reques
 
 def _read(response: Response, schema: Mapping[str, Any]) -> Any:
     """What an answer says; None: nothing that can be read."""
-    try:
-        value = None if response.error else json.loads(response.text)
-        jsonschema.validate(value, dict(schema))
-    except (json.JSONDecodeError, jsonschema.ValidationError):
+    if response.error or response.finish_reason == "length":
         return None
-    return value
+    try:
+        return read_answer(response.text, schema)
+    except ValueError:
+        return None

@@ -5,6 +5,7 @@ Legend: T frames, H height, W width, C = 3 channels (RGB).
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -49,6 +50,11 @@ class DecodePlan:
         _check_columns(ordered)
         requests = dict.fromkeys(request for stage in ordered for request in stage.requests().values())
         return cls(stages=tuple(ordered), requests=tuple(requests))
+
+    @property
+    def reads_no_video(self) -> bool:
+        """The stages read texts only."""
+        return not self.requests and not any(stage.needs_video for stage in self.stages)
 
 
 @dataclass(slots=True)
@@ -98,11 +104,24 @@ class DecodedClip:
         )
 
 
+def check_root(plan: DecodePlan, clips: Sequence[Mapping[str, Any]], *, videos: str | None) -> None:
+    """Make sure, before a run begins, that its pointers have a root to start from; files may still be missing.
+
+    Raises:
+        VideoRootError: `videos` is None or no folder, and a pointer needs it.
+    """
+    pointer = next((clip["video"] for clip in clips if clip["video"] is not None), None)
+    if pointer is None or plan.reads_no_video or (videos is not None and has_videos(videos)):
+        return
+    with suppress(VideoError):
+        open_video(pointer, root=videos, dataset=videos)
+
+
 def decode_clip(
     row: Mapping[str, Any], plan: DecodePlan, *, videos: str | None, timeout_seconds: float | None
 ) -> DecodedClip:
     """Decode all that the stages of a plan want of a clip; what is wrong with its video is its reason."""
-    if not plan.requests and not any(stage.needs_video for stage in plan.stages):  # they read texts only
+    if plan.reads_no_video:
         return DecodedClip(row=row, frames={}, fps=0.0, duration_seconds=0.0, video=None, reason=None)
     at = [_Noting(request.sampler()) for request in plan.requests]
     sets = [FrameSet(at=one, fit=ResizeTo.of(request)) for one, request in zip(at, plan.requests, strict=True)]

@@ -1,5 +1,6 @@
 """What a run over a dataset found, in numbers."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 
 from civid_loader.histograms import Panel, draw_panels
 from civid_loader.layers import layer_folder
+from civid_loader.processing import registry
 from civid_loader.processing.answers import Usage
 from civid_loader.processing.stage_rows import CAPTIONS, is_error
 from civid_loader.processing.work import Result
@@ -23,6 +25,8 @@ from civid_loader.storage import atomic_file, read_table
 _OWN: Final = ("clip_id", "reason")
 """Columns of every layer."""
 Doubles = npt.NDArray[np.float64]
+_MAX_REASON: Final = 100
+"""Characters of what a stage says."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +41,7 @@ class ProcessReport:
     num_failed: int
     """With which something went wrong, those not counted that merely have nothing to compute."""
     reasons: Mapping[str, int]
-    """Why clips have no values -> how many."""
+    """Why clips lack values -> how many, the commonest first: a kind of error, or a stage and what it says."""
     statistics: Mapping[str, Mapping[str, float]]
     """Column -> num_null, min, median, mean, max; of plain numbers."""
     filled: Mapping[str, int]
@@ -53,7 +57,8 @@ class ProcessReport:
     usage: Usage | None
     """What was asked of a model in this call; null where none is."""
     server_share: float | None
-    """Of the requests that the model takes at once, how many were under way, 0 to 1: near 1, the model is the limit."""
+    """Of the requests that the model works on at one time, in all workers, how many it had on average, 0 to 1: near 1,
+    the model is the limit. Null where no model is asked, or the number of workers is the cluster's."""
     picture: str | None
     """Histograms of the plain numbers; null where there are none."""
 
@@ -79,13 +84,21 @@ class Spent:
 
 
 def report_on(
-    root: Path, layers: Sequence[str], *, fingerprint: str, spent: Spent, num_slots: int = 0
+    root: Path, layers: Sequence[str], *, fingerprint: str, spent: Spent, num_slots: int | None = None
 ) -> ProcessReport:
-    """What a run's finished layers hold, scores in the last, and what this call took."""
+    """What a run's finished layers hold, scores in the last, and what this call took.
+
+    Args:
+        root: the dataset.
+        layers: of the run.
+        fingerprint: of the run.
+        spent: by this call.
+        num_slots: requests that the model works on at one time, in all workers; 0: not known; None: none is asked.
+    """
     layer = layers[0]
     rows = read_table(root, layer_folder(layers[-1]))
     wall_seconds = perf_counter() - spent.start
-    reasons = Counter((reason or "").partition(":")[0] for reason in rows["reason"].to_pylist() if reason)
+    reasons = Counter(why for reason in rows["reason"].to_pylist() if reason for why in _kinds(reason))
     plain = {
         name: rows.column(name).drop_null().cast(pa.float64()).to_numpy()
         for name in rows.column_names
@@ -98,7 +111,7 @@ def report_on(
         fingerprint=fingerprint,
         num_clips=len(rows),
         num_failed=sum(map(is_error, rows["reason"].to_pylist())),
-        reasons=dict(reasons),
+        reasons=dict(reasons.most_common()),
         statistics=statistics,
         filled={name: _num_filled(rows.column(name)) for name in rows.column_names if name not in (*plain, *_OWN)},
         num_chunks_run=spent.num_chunks,
@@ -106,10 +119,23 @@ def report_on(
         model_seconds=spent.model_seconds,
         wall_seconds=wall_seconds,
         captions=_captions(root, layer) if len(layers) > 1 else {},
-        usage=spent.usage if num_slots else None,
-        server_share=spent.usage.request_seconds / (num_slots * wall_seconds) if num_slots else None,
+        usage=None if num_slots is None else spent.usage,
+        server_share=min(1.0, spent.usage.request_seconds / (num_slots * wall_seconds)) if num_slots else None,
         picture=_draw(root, layer, {name: values for name, values in plain.items() if len(values)}),
     )
+
+
+def _kinds(reason: str) -> set[str]:
+    """Why a clip lacks values, without what is of this clip alone.
+
+    Of `civid_single: single: the answer is no JSON: line 1` that is its begin; of `VideoNotFoundError: no file a.mp4`
+    the error. Several stages may have one each: `colour: ...; civid_single: ...`.
+    """
+    stages = {name for name in registry.names() if f"{name}: " in reason}
+    if not stages:
+        return {reason.partition(":")[0]}
+    found = re.split(rf"(?:^|; )({'|'.join(stages)}): ", reason)
+    return {f"{stage}: {said:.{_MAX_REASON}}" for stage, said in zip(found[1::2], found[2::2], strict=True)}
 
 
 def _captions(root: Path, layer: str) -> dict[str, dict[str, float]]:

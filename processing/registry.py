@@ -1,13 +1,13 @@
 """Which stages there are: the files of the folders are the list."""
 
 from collections.abc import Mapping
-from dataclasses import fields
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
 from civid_loader.errors import MissingDependencyError, StageError
+from civid_loader.processing.given_values import wrong_with
 from civid_loader.processing.stage import Stage
 from civid_loader.processing.weights import Weights
 
@@ -53,12 +53,15 @@ def make(
     """A stage with its parameters, those left out at their defaults; and its weights, see `Stage`.
 
     Raises:
-        StageError: no such stage or parameter.
-        ValueError: a value that is none.
+        StageError: no such stage or parameter, or a value that it cannot have.
     """
     kind = find(name)
-    known = {field.name for field in fields(kind.Params)}
-    if strange := sorted(set(params or {}) - known):
-        raise StageError(f"stage {name} has no parameter {strange[0]!r}; it has {', '.join(sorted(known)) or 'none'}")
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in (params or {}).items()}
-    return kind(kind.Params(**given), weights=weights)
+    if wrong := wrong_with(kind.Params, given, noun="parameter"):
+        raise StageError(f"stage {name}: {wrong}")
+    try:
+        made = kind(kind.Params(**given), weights=weights)
+        made.requests()  # sizes and numbers of frames are checked there
+    except ValueError as error:
+        raise StageError(f"stage {name}: {error}; `civid stages {name}` shows its parameters") from error
+    return made

@@ -20,21 +20,22 @@ from civid_loader.errors import OutputError, StageError, TooManyFailedError
 from civid_loader.output import is_continued, only_builder
 from civid_loader.processing.asking import AskingStage
 from civid_loader.processing.captioner import CaptionerSpec
-from civid_loader.processing.chunks import Chunk, Chunks, plan_chunks, read_clips
+from civid_loader.processing.chunks import Chunk, plan_chunks, read_clips
 from civid_loader.processing.delivery import deliver
+from civid_loader.processing.earlier_captions import EarlierCaptions
 from civid_loader.processing.engines.local import run_local
 from civid_loader.processing.engines.ray import run_ray
-from civid_loader.processing.planner import DecodePlan
+from civid_loader.processing.planner import DecodePlan, check_root
 from civid_loader.processing.process_report import ProcessReport, Spent, report_on
-from civid_loader.processing.provenance import provenance_of
-from civid_loader.processing.run_checks import FailureCap, check_device, check_limited, check_root
+from civid_loader.processing.provenance import is_finished, made_by_of, provenance_of
+from civid_loader.processing.run_checks import FailureCap, check_device, check_limited
 from civid_loader.processing.sealing import layers_of, read_rows, seal
 from civid_loader.processing.stage import CorpusStage, Row, Stage
 from civid_loader.processing.stage_rows import features_of_work, is_error, table_of, unit_of
 from civid_loader.processing.work import UNIT_KEYS, Job, Result, Setup, StageSpec
 from civid_loader.progress import track_units
 from civid_loader.schema import arrow_schema_of
-from civid_loader.storage import MANIFEST, Journal, read_manifest, write_json, write_shard
+from civid_loader.storage import Journal, write_json, write_shard
 
 Engine = Literal["local", "ray"]
 _JOURNAL: Final = "journal.jsonl"
@@ -49,6 +50,7 @@ def process(
     videos: str | os.PathLike[str] | None,
     captioner: CaptionerSpec | None = None,
     pictures: str | os.PathLike[str] | None = None,
+    captions_from: str | None = None,
     device: str = "cpu",
     engine: Engine = "local",
     num_proc: int | None = None,
@@ -75,6 +77,7 @@ def process(
         videos: root of its video files; None where its pointers need none.
         captioner: whom stages ask that ask a model.
         pictures: root of the pictures that the dataset points to: portraits, in MovieBench's folder of annotations.
+        captions_from: a layer of captions that an earlier run wrote: stages read them before those of the dataset.
         device: cpu, or cuda.
         engine: local, or ray (an extra).
         num_proc: worker processes, or Ray actors; None: one per GPU, else one per two cores. 0: this process, which is
@@ -92,18 +95,17 @@ def process(
 
     Raises:
         StageError: stages that do not fit together, or that ask a model where none is given.
+        VideoRootError: `videos` is no folder, or pointers need one.
         CaptionerError: the model cannot be asked.
-        LayerError: no name of a layer, or one of another kind.
+        LayerError: no name of a layer, or one of another kind; or there are no such `captions_from`.
         AnnotationError: no built dataset.
         OutputError: an unfinished run of other stages or options lies there, or a layer of more clips, or another
             process works on it.
-        VideoNotFoundError: there is no such root of videos.
         TooManyFailedError: the first clips come to nothing, one and all, see `FailureCap`.
         WorkerError: workers end, and no clip is to blame.
     """
     spent = Spent()
     root = Path(os.path.abspath(dataset))
-    check_root(videos)
     if engine == "local":
         check_device(device)
     elif max_memory_bytes is not None:
@@ -111,9 +113,16 @@ def process(
     plan = DecodePlan.of([spec.make() for spec in stages])
     layers, unit = layers_of(layer, plan.stages), unit_of(plan.stages)
     chunks = plan_chunks(root, limit=limit, unit=unit)
+    earlier = None if captions_from is None else EarlierCaptions.of(root, captions_from, into=layer)
     asked, num_slots = _checked(captioner, plan.stages, device)
-    made_by = _made_by(plan.stages, chunks, asked, has_pictures=pictures is not None)
-    finished = not overwrite and _finished(root, layer, made_by)
+    made_by = made_by_of(
+        plan.stages,
+        chunks,
+        captioner=asked,
+        has_pictures=None if pictures is None or asked is None else True,
+        captions_from=earlier.identity if earlier else None,
+    )
+    finished = not overwrite and is_finished(root, layer, made_by)
     if finished and not retry_errors:
         return _report(root, layers, output, fingerprint=made_by["fingerprint"], spent=spent)
     if limit is not None and not overwrite:
@@ -124,16 +133,18 @@ def process(
     known = {row["clip_id"]: row for row in rows_before if not is_error(row["reason"])}
     work = root / f".incomplete-{layer}"
     num_proc = _num_workers(num_proc, engine, device, captioner, num_slots)
+    videos_root = None if videos is None else _root_of(os.fspath(videos))
+    check_root(plan, read_clips(root, chunks.listed[0]) if chunks.listed else [], videos=videos_root)
     setup = Setup(
         stages=tuple(stages),
-        videos=None if videos is None else _root_of(os.fspath(videos)),
+        videos=videos_root,
         pictures=None if pictures is None else _root_of(os.fspath(pictures)),
         device=device,
         decode_threads=decode_threads,
         timeout_seconds=timeout_seconds,
         captioner=captioner and captioner.shared_by(num_proc or 1),
         # Nodes of a cluster may not see this file; there, finished chunks are what is not asked again.
-        answers=work / "answers.sqlite" if address is None else None,
+        answers=_answers_of(root, asked) if asked is not None and address is None else None,
     )
     with only_builder(work):
         todo = made_by | {"retry": sorted(known) if retry_errors else None}
@@ -142,7 +153,7 @@ def process(
         pending = [chunk for chunk in chunks.listed if chunk.index not in journal.entries]
         schema = arrow_schema_of(features_of_work(plan.stages))
         ids: dict[int, list[str]] = {}
-        jobs = _jobs(root, pending, known, ids, key=UNIT_KEYS[unit or "clip"])
+        jobs = _jobs(root, pending, known, ids, key=UNIT_KEYS[unit or "clip"], earlier=earlier)
         results = _engine(engine, jobs, setup, num_proc, address, max_memory_bytes)
         num_done = chunks.num_clips - sum(chunk.num_clips for chunk in pending)
         with track_units(label=layer, unit="clips", total=chunks.num_clips, num_done=num_done, quiet=quiet) as advance:
@@ -157,6 +168,8 @@ def process(
         told = provenance_of(root, chunks, plan.stages, made_by, device=device, started=started)
         seal(root, layer, work, chunks, plan.stages, told)
         shutil.rmtree(work)
+    if num_slots is not None and not _is_server(captioner):
+        num_slots *= 0 if num_proc is None else max(1, num_proc)  # each worker has the model; Ray says not how many
     return _report(root, layers, output, fingerprint=made_by["fingerprint"], spent=spent, num_slots=num_slots)
 
 
@@ -193,26 +206,35 @@ def _root_of(videos: str) -> str:
 
 def _checked(
     spec: CaptionerSpec | None, stages: Sequence[Stage[Any]], device: str
-) -> tuple[dict[str, Any] | None, int]:
-    """What decides the answers of the model that is asked, and how many requests it takes at once; None: none is."""
+) -> tuple[dict[str, Any] | None, int | None]:
+    """What decides the answers of the model that is asked, and how many it works on at once; None: none is asked."""
     if unit_of(stages) is None:
-        return None, 0
+        return None, None
     if spec is None:
         asking = next(stage.name for stage in stages if isinstance(stage, AskingStage))
         raise StageError(f"stage {asking} asks a model: name a --backend and its --model")
     captioner = spec.make(device=device)
     captioner.check()
     captioner.close()
-    return dict(captioner.identity), captioner.max_in_flight
+    return dict(captioner.identity), captioner.num_slots
+
+
+def _answers_of(root: Path, asked: Mapping[str, Any]) -> Path:
+    """Where a model's answers about a dataset are kept, beyond the run: hidden, and no part of what is published."""
+    return root / f".answers-{xxhash.xxh3_64_hexdigest(repr(sorted(asked.items())).encode())}.sqlite"
+
+
+def _is_server(captioner: CaptionerSpec | None) -> bool:
+    return captioner is not None and captioner.is_server
 
 
 def _num_workers(
-    num_proc: int | None, engine: Engine, device: str, captioner: CaptionerSpec | None, num_slots: int
+    num_proc: int | None, engine: Engine, device: str, captioner: CaptionerSpec | None, num_slots: int | None
 ) -> int | None:
     """None: one for each GPU, or some CPUs, of a Ray cluster."""
-    is_server = captioner is not None and captioner.is_server
+    is_server = _is_server(captioner)
     if num_proc is not None:
-        return min(num_proc, num_slots) if is_server else num_proc
+        return min(num_proc, num_slots or 1) if is_server else num_proc
     if is_server:
         return 1 if engine == "ray" else 0
     if engine == "ray":
@@ -231,43 +253,27 @@ def _engine(
 
 
 def _jobs(
-    root: Path, pending: Sequence[Chunk], known: Mapping[str, Row], ids: dict[int, list[str]], *, key: str
+    root: Path,
+    pending: Sequence[Chunk],
+    known: Mapping[str, Row],
+    ids: dict[int, list[str]],
+    *,
+    key: str,
+    earlier: EarlierCaptions | None,
 ) -> Iterator[Job]:
     """Chunks as workers take them; `ids` gets the clips of each. What is gone through as one is done again as one."""
     for chunk in pending:
         clips = read_clips(root, chunk)
         ids[chunk.index] = [clip["clip_id"] for clip in clips]
         wanted = {clip[key] for clip in clips if clip["clip_id"] not in known}
-        yield Job(index=chunk.index, clips=[clip for clip in clips if clip[key] in wanted], skipped={})
+        todo = [clip for clip in clips if clip[key] in wanted]
+        yield Job(index=chunk.index, clips=todo if earlier is None else earlier.added(todo), skipped={})
 
 
 def _merged(result: Result, ids: Sequence[str], known: Mapping[str, Row]) -> list[Row]:
     """The rows of a chunk, those found now and those known before; ids are compared, never counted on."""
     found = {row["clip_id"]: row for row in result.rows}
     return [found.get(clip_id) or known[clip_id] for clip_id in ids]
-
-
-def _made_by(
-    stages: Sequence[Stage[Any]], chunks: Chunks, captioner: Mapping[str, Any] | None, *, has_pictures: bool
-) -> dict[str, Any]:
-    """What decides the rows: another value is another run. Neither paths nor versions of libraries are in it."""
-    each: dict[str, Any] = {stage.name: stage.fingerprint() for stage in stages}
-    asked = {} if captioner is None else {"captioner": captioner, "has_pictures": has_pictures}
-    return {
-        "fingerprint": xxhash.xxh3_64_hexdigest(repr(sorted((each | asked).items())).encode()),
-        "stages": each,
-        **asked,
-        "clips": chunks.fingerprint,
-        "num_clips": chunks.num_clips,
-    }
-
-
-def _finished(root: Path, layer: str, made_by: dict[str, Any]) -> bool:
-    """Whether the layer is there and was made just so."""
-    if not (root / MANIFEST).is_file():
-        return False
-    made = read_manifest(root).get("layers", {}).get(layer, {}).get("made_by")
-    return bool(made == made_by)
 
 
 def _told(spent: Spent) -> str:

@@ -8,7 +8,7 @@ from typing import Final
 
 import torch
 
-from civid_loader.errors import OutputError, StageError, TooManyFailedError, VideoNotFoundError
+from civid_loader.errors import OutputError, StageError, TooManyFailedError
 from civid_loader.layers import layer_folder
 from civid_loader.processing.planner import NO_VIDEO
 from civid_loader.processing.stage import Row
@@ -32,18 +32,6 @@ def check_device(device: str) -> None:
         why = f"torch {torch.__version__} sees no GPU here"
         why += "" if visible is None else f", with CUDA_VISIBLE_DEVICES={visible!r}"
         raise StageError(f"device cuda: {why}; choose --device cpu, or a torch that is built for its CUDA")
-
-
-def check_root(videos: str | os.PathLike[str] | None) -> None:
-    """Refuse a root of videos that is not there.
-
-    Raises:
-        VideoNotFoundError: no such folder or file.
-    """
-    if videos is not None and "://" not in os.fspath(videos) and not os.path.exists(videos):
-        raise VideoNotFoundError(
-            f"--videos {os.fspath(videos)}: no such folder, tar or zip; where are the video files?"
-        )
 
 
 def check_limited(root: Path, layers: Sequence[str], *, num_clips: int) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from civid_loader.errors import CaptionerError
-from civid_loader.processing.captioner import Captioner, Picture, Request, choice_schema
+from civid_loader.processing.answers import Answers
+from civid_loader.processing.captioner import Picture, Request, choice_schema
 from civid_loader.processing.prompts import load_prompt
 
 Image = npt.NDArray[np.uint8]
@@ -31,14 +32,14 @@ class StitchAsker:
     pair; then its yes joins where at least one embedding agrees, so that still two voters of different kinds do.
     """
 
-    captioners: tuple[Captioner, ...]
-    """One or two, loaded."""
+    models: tuple[Answers, ...]
+    """Of one or two, loaded."""
 
     @property
     def identity(self) -> dict[str, Any]:
         """What decides the votes, as plain JSON."""
         return {
-            "captioners": [dict(one.identity) for one in self.captioners],
+            "captioners": [dict(one.captioner.identity) for one in self.models],
             "prompts": {PROMPT: load_prompt(PROMPT).sha256},
         }
 
@@ -52,20 +53,20 @@ class StitchAsker:
             first_HWC: uint8, of the same size.
             alike: votes of the two embeddings.
         """
-        is_alone = len(self.captioners) == 1
+        is_alone = len(self.models) == 1
         if all(alike) or (is_alone and not any(alike)):
             return False, False
-        q = self._ask(self.captioners[0], last_HWC, first_HWC)
+        q = self._ask(self.models[0], last_HWC, first_HWC)
         if not q or is_alone:
             return q, q and any(alike)
-        return q, self._ask(self.captioners[1], last_HWC, first_HWC)
+        return q, self._ask(self.models[1], last_HWC, first_HWC)
 
-    def _ask(self, captioner: Captioner, *frames_HWC: Image) -> bool:
+    def _ask(self, model: Answers, *frames_HWC: Image) -> bool:
         """No, too, where the answer cannot be read."""
         pictures = (Picture(pixels_HWC=np.ascontiguousarray(frame_HWC)) for frame_HWC in frames_HWC)
         schema = choice_schema(_YES, "no")
         request = Request(id=PROMPT, parts=(load_prompt(PROMPT).text, *pictures), schema=schema, max_tokens=_MAX_TOKENS)
-        (response,) = captioner.generate([request])
+        response = model.ask(request)
         if response.is_server_error:
             raise CaptionerError(
                 f"{PROMPT}: {response.error}; when the server answers again, run the same command: what is finished is "

@@ -9,7 +9,7 @@ requests, so that the next clip is decoded by the time one is answered.
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby, islice
@@ -153,18 +153,29 @@ class Worker:
         num_asking = captioner.max_in_flight
         self._decode_slots = threading.Semaphore(max(1, setup.decode_threads))
         self._model_lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(num_asking + max(num_asking // 4, 2 * setup.decode_threads), "civid-asking")
+        self._num_threads = num_asking + max(num_asking // 4, 2 * setup.decode_threads)
+        self._pool = ThreadPoolExecutor(self._num_threads, "civid-asking")
 
     def stream(self, jobs: Iterable[Job]) -> Iterator[Result]:
-        """Go through chunks. Where a model is asked, one begins while the last answers of another are awaited."""
+        """Go through chunks, in the order in which they are done.
+
+        Where a model is asked, so many are begun that every thread has a unit, and two at least, so that one goes on
+        while the last answers of another are awaited: a chunk may be a single movie, asked about shot by shot.
+        """
         if self._unit is None:
             yield from map(self.run, jobs)
             return
-        with ThreadPoolExecutor(2, "civid-chunks") as pool:
+        with ThreadPoolExecutor(self._num_threads, "civid-chunks") as pool:
+            under_way: dict[Future[Result], int] = {}
             try:
-                yield from _ahead(pool, self.run, jobs, num_ahead=2)
+                for job in jobs:
+                    under_way[pool.submit(self.run, job)] = len(self._units_of(job))
+                    while len(under_way) > 2 and sum(under_way.values()) >= self._num_threads:
+                        yield from _done_of(under_way)
+                while under_way:
+                    yield from _done_of(under_way)
             except BaseException:
-                self.close()  # else the other chunk is waited for, and a server that is gone keeps it long
+                self.close()  # else other chunks are waited for, and a server that is gone keeps them long
                 raise
 
     def run(self, job: Job, note: Callable[[str, str], None] = lambda event, clip_id: None) -> Result:
@@ -223,10 +234,20 @@ class Worker:
         def rows_of(clips: Sequence[Mapping[str, Any]]) -> list[Row]:
             return list(rows_of_unit(self._plan.stages, decoded(clips), lock=self._model_lock))
 
+        return [row for rows in self._pool.map(rows_of, self._units_of(job)) for row in rows]
+
+    def _units_of(self, job: Job) -> list[list[Mapping[str, Any]]]:
+        """Its clips, those together that are gone through in order."""
         assert self._unit is not None
         key = UNIT_KEYS[self._unit]
-        units = [list(clips) for _, clips in groupby(job.clips, key=lambda clip: clip[key])]
-        return [row for rows in self._pool.map(rows_of, units) for row in rows]
+        return [list(clips) for _, clips in groupby(job.clips, key=lambda clip: clip[key])]
+
+
+def _done_of(under_way: dict[Future[Result], int]) -> Iterator[Result]:
+    """Results of those that are done, at least one, which are taken out."""
+    for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+        del under_way[future]
+        yield future.result()
 
 
 @contextmanager

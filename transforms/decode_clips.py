@@ -25,6 +25,7 @@ from civid_loader.errors import (
 from civid_loader.pixels import CENTRE
 from civid_loader.sampling import Sampler
 from civid_loader.schema import SINGLE_CAPTION_KINDS
+from civid_loader.transforms.resize_frames import checked_size
 from civid_loader.video_shards import has_videos
 from civid_loader.videos import ByteSource, open_range, open_video
 
@@ -82,6 +83,8 @@ class DecodeClips:
         for name, options in (("missing", Missing), ("damaged", Missing), ("repeats", Repeats)):
             if getattr(self, name) not in get_args(options):
                 raise ValueError(f"{name}={getattr(self, name)!r}: must be one of {', '.join(get_args(options))}")
+        if self.size is not None:
+            checked_size("DecodeClips", self.size)
         if self.captions is not None:
             check_kinds(self.captions, name="captions", of="a clip", allowed=SINGLE_CAPTION_KINDS)
 
@@ -93,34 +96,49 @@ class DecodeClips:
         samples = [self._sample(*row) for row in zip(batch["sample_id"], batch["clips"], media, strict=True)]
         return {column: [sample[column] for sample in samples] for column in samples[0]} if samples else {}
 
-    def _sample(self, sample_id: str, clips: Sequence[Row], media: Sequence[Row | None] | None) -> dict[str, Any]:
-        facts = media or [None] * len(clips)
-        decoded = [self._decode(sample_id, *pair) for pair in zip(clips, facts, strict=True)]
+    def read_each(self, row: Row) -> list[Frames | VideoError]:
+        """Of each clip of a row its frames, or why there are none; what is whole of a damaged one is `error.frames`."""
+        facts = row.get("media") or [None] * len(row["clips"])
+        return [self._frames_of(row["sample_id"], *pair) for pair in zip(row["clips"], facts, strict=True)]
+
+    def stack(self, row: Row, decoded: Sequence[Frames | None]) -> dict[str, Any]:
+        """The sample of a row, of the frames of each of its clips; None keeps a clip's place empty."""
+        clips = row["clips"]
         return {
-            "sample_id": sample_id,
+            "sample_id": row["sample_id"],
             "clip_ids": [clip["clip_id"] for clip in clips],
-            **self._stack(sample_id, decoded),
+            **self._stack(row["sample_id"], decoded),
             "num_bytes_read": sum(frames.num_bytes_read for frames in decoded if frames is not None),
             "texts": [text_of(clip["captions"] or [], self.captions or DEFAULT_CAPTIONS) for clip in clips],
         }
 
-    def _decode(self, sample_id: str, clip: Row, media: Row | None) -> Frames | None:
-        """Frames of a clip; None where there is nothing to show, and that is allowed."""
-        where = f"sample {sample_id}, clip {clip['clip_id']}"
+    def _sample(self, sample_id: str, clips: Sequence[Row], media: Sequence[Row | None] | None) -> dict[str, Any]:
+        row = {"sample_id": sample_id, "clips": clips, "media": media}
+        return self.stack(row, [self._allowed(one) for one in self.read_each(row)])
+
+    def _allowed(self, found: Frames | VideoError) -> Frames | None:
+        """What to show of a clip; None: nothing, and that is allowed."""
+        if isinstance(found, VideoNotFoundError):
+            if self.missing == "error":
+                raise found.with_cure("missing='mask' keeps its place empty")
+            return None
+        if isinstance(found, UnreadableVideoError | VideoTimeoutError):
+            if self.damaged == "error":
+                raise found.with_cure("damaged='mask' keeps its place empty")
+            return found.frames
+        if isinstance(found, VideoError):
+            raise found
+        return found
+
+    def _frames_of(self, sample_id: str, clip: Row, media: Row | None) -> Frames | VideoError:
         try:
             frames = run_within(self.timeout_seconds, lambda: self._read(clip, media or {}))
             if self.damaged == "error" and bool(frames.is_corrupt.any()):
                 raise CorruptVideoError(f"{clip['video']}: {int(frames.is_corrupt.sum())} of its frames are damaged")
-        except VideoNotFoundError as error:
-            if self.missing == "error":
-                raise error.within(where, cure="missing='mask' keeps its place empty") from error
-            return None
-        except (UnreadableVideoError, VideoTimeoutError) as error:
-            if self.damaged == "error":
-                raise error.within(where, cure="damaged='mask' keeps its place empty") from error
-            return error.frames
         except VideoError as error:
-            raise error.within(where) from error
+            wider = error.within(f"sample {sample_id}, clip {clip['clip_id']}")
+            wider.__cause__ = error
+            return wider
         return frames
 
     def _read(self, clip: Row, media: Row) -> Frames:
@@ -176,7 +194,9 @@ class DecodeClips:
                 "mask_NT": mask_NT,
                 "pts_seconds_NT": only.pts_seconds[None],
             }
-        num_frames = max((len(clip.pts_seconds) for clip in clips if clip is not None), default=1)
+        # A sample without a frame is as long as the others of its batch, where that is known.
+        usual = getattr(self.frames, "n", 1)
+        num_frames = max((len(clip.pts_seconds) for clip in clips if clip is not None), default=usual)
         frames_NTCHW = torch.zeros((len(clips), num_frames, *shapes.pop()), dtype=torch.uint8)
         mask_NT = torch.zeros((len(clips), num_frames), dtype=torch.bool)
         pts_seconds_NT = torch.zeros((len(clips), num_frames), dtype=torch.float64)

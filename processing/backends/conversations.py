@@ -1,11 +1,9 @@
-"""Requests as chats that processors of transformers render, and answers as stages read them.
+"""Requests as chats that processors of transformers render.
 
 Legend: T frames, H height, W width, C = 3 channels (RGB).
 """
 
 import json
-import re
-from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -16,8 +14,6 @@ from civid_loader.processing.captioner import Film, Part, Request
 
 _TICKS_PER_SECOND: Final = 1000
 """Frames are numbered by milliseconds, as their times need not be those of a frame rate."""
-_FENCED: Final = re.compile(r"```\w*\s*(.*?)```", re.DOTALL)
-_AFTER_THINKING: Final = "</think>"
 
 
 def messages_of(request: Request, *, takes_videos: bool) -> list[dict[str, Any]]:
@@ -73,16 +69,3 @@ def metadata_of(film: Film) -> VideoMetadata:
         duration=duration_seconds,
         frames_indices=numbers,
     )
-
-
-def choices_of(schema: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """What one may choose from, of a schema of `choice_schema`; () of any other."""
-    named = {} if schema is None else schema.get("properties", {})
-    return tuple(named["choice"].get("enum", ())) if list(named) == ["choice"] else ()
-
-
-def cleaned(text: str, *, is_json: bool) -> str:
-    """An answer without what the model thought aloud before, and JSON without a fence and words around."""
-    text = text.rpartition(_AFTER_THINKING)[2].strip()
-    fenced = _FENCED.search(text) if is_json else None
-    return fenced[1].strip() if fenced else text

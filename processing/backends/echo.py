@@ -17,6 +17,11 @@ class EchoCaptioner:
     max_in_flight: int = 8
 
     @property
+    def num_slots(self) -> int:
+        """See `Captioner`."""
+        return self.max_in_flight
+
+    @property
     def identity(self) -> Mapping[str, Any]:
         """See `Captioner`."""
         return {"backend": "echo", "model": self.model}

@@ -1,21 +1,22 @@
 """Models that see and write, where they lie on this machine."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from time import perf_counter
 from typing import Any
 
 import transformers
 
 from civid_loader.errors import CaptionerError, ModelError
 from civid_loader.processing.backends.batching import Batcher
-from civid_loader.processing.captioner import Request, Response
+from civid_loader.processing.captioner import NO_THINKING, Request, Response
 from civid_loader.processing.weights import ModelNeed, Weights, find_weights
 
 
 @dataclass(kw_only=True)
 class LocalCaptioner:
-    """What captioners have in common whose model is on this machine and answers in batches. `load` makes `batcher`."""
+    """What captioners have in common whose model is on this machine and answers in batches. `load` calls `start`."""
 
     model: str
     """Folder, or `org/name[@revision]` on the Hub."""
@@ -23,13 +24,25 @@ class LocalCaptioner:
     """Requests that are answered together."""
     may_download: bool = False
     """Fetch what is not on this machine."""
+    chat_template_kwargs: Mapping[str, Any] | None = None
+    """Of the model's chat template. None: thinking is switched off, where the template knows of it."""
     batcher: Batcher[Request, Response] | None = field(default=None, init=False, repr=False)
     """None: not loaded."""
+
+    @property
+    def template_variables(self) -> dict[str, Any]:
+        """What the chat template gets."""
+        return dict(NO_THINKING if self.chat_template_kwargs is None else self.chat_template_kwargs)
 
     @property
     def max_in_flight(self) -> int:
         """See `Captioner`: while a batch is answered, the next one comes together."""
         return 2 * self.batch_size
+
+    @property
+    def num_slots(self) -> int:
+        """See `Captioner`."""
+        return self.batch_size
 
     @cached_property
     def weights(self) -> Weights:
@@ -45,6 +58,17 @@ class LocalCaptioner:
         if self.batcher is None:
             raise CaptionerError(f"model {self.model} is not loaded, or was let go of")
         return self.batcher(requests)
+
+    def start(self, answer: Callable[[Sequence[Request]], Sequence[Response]]) -> None:
+        """Batches are answered so from now on; each answer took as long as its batch."""
+
+        def timed(requests: Sequence[Request]) -> list[Response]:
+            start = perf_counter()
+            responses = answer(requests)
+            seconds = perf_counter() - start
+            return [replace(one, seconds=seconds) for one in responses]
+
+        self.batcher = Batcher(timed, batch_size=self.batch_size)
 
 
 def find_model(name: str, *, may_download: bool) -> Weights:

@@ -6,6 +6,7 @@ one thread. Pictures are encoded by the threads that ask.
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
@@ -19,18 +20,23 @@ from urllib.parse import urlsplit
 import tenacity
 
 from civid_loader.errors import CaptionerError
+from civid_loader.processing.backends.openai_fields import OptionalFields
 from civid_loader.processing.backends.openai_http import (
     KEY_NAME,
     MAX_WAIT_SECONDS,
+    BusyError,
     Exchange,
     RefusedError,
     TryAgainError,
 )
 from civid_loader.processing.backends.openai_messages import Limit, Pictures, body_of, read_answer
-from civid_loader.processing.captioner import MAX_IN_FLIGHT, Request, Response
+from civid_loader.processing.backends.openai_pace import Pace
+from civid_loader.processing.captioner import MAX_IN_FLIGHT, NO_THINKING, Request, Response
 
 T = TypeVar("T")
 _LOOK_TRIES: Final = 3
+_ABOUT_LENGTH: Final = re.compile("context|length|token", re.IGNORECASE)
+"""What servers say of a request that is too long."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -55,11 +61,14 @@ class OpenaiCaptioner:
     revision: str | None = None
     """Of the weights, as the server was started with; servers do not tell."""
     max_tries: int = 6
-    """Of one request."""
+    """Of one request, see `busy_seconds`."""
     backoff_seconds: float = 1.0
     """Before the second try; twice as long before each further one."""
+    busy_seconds: float = 600.0
+    """That a request is tried again while the server has too many (HTTP 429); such tries are none of `max_tries`."""
     max_model_tokens: int | None = field(default=None, init=False)
     """Of a request with its answer, where the server tells."""
+    _optional: OptionalFields = field(default_factory=OptionalFields, init=False, repr=False)
     _root: str | None = field(default=None, init=False)
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
@@ -76,9 +85,16 @@ class OpenaiCaptioner:
                 raise CaptionerError(f"{name} {value!r} must be one of {', '.join(get_args(known))}")
         if min(self.max_in_flight, self.max_tries) < 1:
             raise CaptionerError(f"max_in_flight {self.max_in_flight} and max_tries {self.max_tries} must be 1 or more")
+        if self.timeout_seconds <= 0 or min(self.backoff_seconds, self.busy_seconds) < 0:
+            raise CaptionerError("timeout_seconds must be more than 0, backoff_seconds and busy_seconds 0 or more")
         self.base_url = self.base_url.rstrip("/")
         if self.chat_template_kwargs is None:
-            self.chat_template_kwargs = {"enable_thinking": False}
+            self.chat_template_kwargs = dict(NO_THINKING)
+
+    @property
+    def num_slots(self) -> int:
+        """See `Captioner`."""
+        return self.max_in_flight
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -106,6 +122,7 @@ class OpenaiCaptioner:
         """
         if self._loop is None:
             self._slots = asyncio.Semaphore(self.max_in_flight)
+            self._pace = Pace(most=self.max_in_flight, spread_seconds=self.backoff_seconds)
             self._exchange = Exchange(
                 base_url=self.base_url, max_in_flight=self.max_in_flight, timeout_seconds=self.timeout_seconds
             )
@@ -176,10 +193,11 @@ class OpenaiCaptioner:
             self._root = PurePosixPath(root).name if str(root).startswith("/") else str(root)
 
     def _body(self, request: Request) -> bytes:
-        body = {"model": self.model, "temperature": self.temperature, "seed": self.seed}
+        body: dict[str, Any] = {"model": self.model, "temperature": self.temperature, "seed": self.seed}
         if self.chat_template_kwargs:
             body["chat_template_kwargs"] = dict(self.chat_template_kwargs)
-        return json.dumps(body | body_of(request, pictures=self.pictures, limit=self.limit)).encode()
+        body |= body_of(request, pictures=self.pictures, limit=self.limit)
+        return json.dumps(self._optional.trimmed(body)).encode()
 
     async def _answers(self, requests: Sequence[Request], bodies: Sequence[bytes]) -> list[Response]:
         try:
@@ -194,35 +212,59 @@ class OpenaiCaptioner:
         async with self._slots:
             try:
                 return await self._retrying(self.max_tries)(self._try, request, body)
+            except BusyError as error:
+                why = f"{error} (and so for {self.busy_seconds:.0f} s)"
+                return Response(id=request.id, error=why, is_server_error=True, seconds=error.seconds)
             except TryAgainError as error:
                 why = f"{error} (the last of {self.max_tries} tries)"
                 return Response(id=request.id, error=why, is_server_error=True, seconds=error.seconds)
 
     async def _try(self, request: Request, body: bytes) -> Response:
-        await self._exchange.ready()
-        start = perf_counter()
-        try:
-            told = await self._exchange.send("POST", "chat/completions", content=body, key=request.key)
-            return read_answer(request, told, seconds=perf_counter() - start)
-        except RefusedError as error:
-            limit = f" (the model takes {self.max_model_tokens:,} tokens)" if self.max_model_tokens else ""
-            return Response(id=request.id, error=f"{error}{limit}", seconds=perf_counter() - start)
-        except TryAgainError as error:
-            error.seconds = perf_counter() - start
-            raise
+        async with self._pace.turn() as sent_at:
+            start = perf_counter()
+            try:
+                told = await self._exchange.send("POST", "chat/completions", content=body, key=request.key)
+                answer = read_answer(request, told, seconds=perf_counter() - start)
+            except TryAgainError as error:
+                error.seconds = perf_counter() - start
+                if isinstance(error, BusyError):
+                    self._pace.refused(sent_at, retry_after_seconds=error.retry_after_seconds)
+                raise
+            except RefusedError as error:
+                refused = error
+            else:
+                self._pace.answered()
+                return answer
+        if (plainer := self._optional.without_refused(body, str(refused))) is not None:
+            return await self._try(request, plainer)
+        why = str(refused)
+        if self.max_model_tokens and _ABOUT_LENGTH.search(why):
+            why += f" (the model takes {self.max_model_tokens:,} tokens)"
+        return Response(id=request.id, error=why, is_refused=True, seconds=perf_counter() - start)
 
     def _retrying(self, max_tries: int) -> tenacity.AsyncRetrying:
         first = self.backoff_seconds
         jitter = tenacity.wait_random(0, first)
         growing = tenacity.wait_exponential(multiplier=first, max=MAX_WAIT_SECONDS) + jitter
+        num_failed = num_busy = 0
 
         def wait_seconds(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
             asked = error.retry_after_seconds if isinstance(error, TryAgainError) else None
-            return growing(state) if asked is None else asked + jitter(state)
+            if not asked:
+                return growing(state)
+            return 0.0 if isinstance(error, BusyError) else asked + jitter(state)  # `Pace` has everybody wait
+
+        def is_over(state: tenacity.RetryCallState) -> bool:
+            nonlocal num_failed, num_busy
+            if state.outcome is not None and isinstance(state.outcome.exception(), BusyError):
+                num_busy += 1  # in a long queue, a request may wait long for its next try
+                return num_busy >= max_tries and (state.seconds_since_start or 0.0) >= self.busy_seconds
+            num_failed += 1
+            return num_failed >= max_tries
 
         return tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(max_tries),
+            stop=is_over,
             wait=wait_seconds,
             retry=tenacity.retry_if_exception_type(TryAgainError),
             sleep=asyncio.sleep,

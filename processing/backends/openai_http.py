@@ -1,6 +1,10 @@
-"""One exchange with a server of the OpenAI interface: what it answered, or why not, in our own errors. No retries."""
+"""One exchange with a server of the OpenAI interface: what it answered, or why not, in our own errors. No retries.
 
-import asyncio
+A reply that repeats no id is trusted to be that of its request: over HTTP/1.1 a connection carries one request at a
+time, and one that ended before its reply, being cancelled or too slow, is closed with its connection. A server or a
+proxy that mixes up replies behind its own door is found where ids come back, in `X-Request-Id` or as vLLM's `id`.
+"""
+
 import os
 import re
 from dataclasses import dataclass, field
@@ -43,6 +47,10 @@ class TryAgainError(Exception):
         """That the try took."""
 
 
+class BusyError(TryAgainError):
+    """The server has too many requests (HTTP 429)."""
+
+
 class RefusedError(Exception):
     """The server does not take this request, now or later."""
 
@@ -56,8 +64,6 @@ class Exchange:
     timeout_seconds: float
     """That the server may say nothing for."""
     _key: str = field(init=False, repr=False)
-    _resume_at: float = field(default=0.0, init=False)
-    """By the loop's clock; nothing is sent before."""
 
     def __post_init__(self) -> None:
         self._key = _key_of_environment()
@@ -75,11 +81,6 @@ class Exchange:
     async def close(self) -> None:
         """Close all connections."""
         await self._client.aclose()
-
-    async def ready(self) -> None:
-        """Wait while the server wants to be left alone."""
-        while (wait_seconds := self._resume_at - asyncio.get_running_loop().time()) > 0:
-            await asyncio.sleep(wait_seconds)
 
     async def send(self, method: str, path: str, *, content: bytes | None = None, key: str | None = None) -> Any:
         """The JSON of a reply.
@@ -102,22 +103,24 @@ class Exchange:
         if reply.status_code != 200:
             raise self._refusal(reply, path)
         answered = reply.headers.get("X-Request-Id")
-        # Services give numbers of their own; only what another of our requests was sent with is a mix-up.
-        if key and answered and answered != key and _OWN_KEY.fullmatch(answered):
-            raise TryAgainError("the server answered another request")
         try:
-            return reply.json()
+            told = reply.json()
         except ValueError:
             raise TryAgainError("the server's answer is no JSON") from None
+        named = told.get("id") if isinstance(told, dict) else None
+        for one in (answered, str(named or "").removeprefix("chatcmpl-")):
+            # Services give numbers of their own; only what another of our requests was sent with is a mix-up.
+            if key and one and one != key and _OWN_KEY.fullmatch(one):
+                raise TryAgainError("the server answered another request")
+        return told
 
     def _refusal(self, reply: httpx.Response, path: str) -> Exception:
         """The error that a status stands for."""
         status, message = reply.status_code, self._plain(_message_of(reply))
         if status in _RETRIED or status >= 500:
             after = _retry_after_seconds(reply.headers.get("Retry-After", ""))
-            if status == 429:  # everybody waits, as everybody asks the same server
-                self._resume_at = max(self._resume_at, asyncio.get_running_loop().time() + (after or 0.0))
-            return TryAgainError(f"HTTP {status} {message}".strip(), retry_after_seconds=after)
+            kind = BusyError if status == 429 else TryAgainError
+            return kind(f"HTTP {status} {message}".strip(), retry_after_seconds=after)
         if status in _OF_THE_REQUEST:
             return RefusedError(f"the server does not take the request: HTTP {status} {message}".strip())
         where = f"{self.base_url} answers HTTP {status}"

@@ -91,6 +91,7 @@ def read_answer(request: Request, told: Any, *, seconds: float) -> Response:
     try:
         choice, usage = told["choices"][0], told.get("usage") or {}
         text, finished = choice["message"].get("content") or "", choice.get("finish_reason")
+        text = text.encode("utf-8", "replace").decode()  # JSON may tell half characters, which no file takes
         probabilities = None
         if request.wants_probabilities and request.schema is not None:
             probabilities = probabilities_of(request.schema["properties"]["choice"]["enum"], choice.get("logprobs"))

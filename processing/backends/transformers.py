@@ -10,15 +10,15 @@ Legend: N requests, L tokens, V vocabulary.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 import torch
 import transformers
 
 from civid_loader.errors import CaptionerError
-from civid_loader.processing.backends.batching import Batcher
-from civid_loader.processing.backends.conversations import choices_of, cleaned, is_video, messages_of, metadata_of
+from civid_loader.processing.answer_texts import choices_of
+from civid_loader.processing.backends.conversations import is_video, messages_of, metadata_of
 from civid_loader.processing.backends.local_models import LocalCaptioner, unfit
 from civid_loader.processing.captioner import Film, Request, Response
 from civid_loader.processing.pretrained import quietly
@@ -41,8 +41,6 @@ class TransformersCaptioner(LocalCaptioner):
     """Larger pictures are made smaller; None: as the model's files say. Of models that take pictures of any size."""
     max_video_pixels: int | None = None
     """The same of videos: of all frames together, or of each, as the model counts; see its video processor's `size`."""
-    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """Variables of the model's chat template, such as `enable_thinking`."""
 
     def __post_init__(self) -> None:
         if self.dtype not in get_args(Dtype):
@@ -59,7 +57,7 @@ class TransformersCaptioner(LocalCaptioner):
             "dtype": self.dtype,
             "max_image_pixels": self.max_image_pixels,
             "max_video_pixels": self.max_video_pixels,
-            "chat_template_kwargs": dict(self.chat_template_kwargs),
+            "chat_template_kwargs": self.template_variables,
         }
         return {"backend": "transformers", "model": self.weights.id, **self.weights.identity, **said}
 
@@ -77,15 +75,17 @@ class TransformersCaptioner(LocalCaptioner):
             raise unfit(self.weights, f"{path} cannot be loaded: {error}") from error
         if missing := sorted(told["missing_keys"]):
             raise unfit(self.weights, f"its files lack {len(missing)} weights, such as {missing[0]}")
-        if getattr(self._processor, "chat_template", None) is None:
+        if (template := getattr(self._processor, "chat_template", None)) is None:
             raise unfit(self.weights, f"{path} has no chat template")
+        # Others would be taken for options of the processor.
+        self._variables = {name: value for name, value in self.template_variables.items() if name in str(template)}
         self._model = self._model.to(self.device).eval().requires_grad_(False)
         tokenizer, said = self._processor.tokenizer, self._model.generation_config
         ends = tokenizer.eos_token_id if said.eos_token_id is None else said.eos_token_id
         self._ends = set(ends) if isinstance(ends, list) else {ends}
         self._pad = next(one for one in (said.pad_token_id, tokenizer.pad_token_id, *self._ends) if one is not None)
         self._max_length = self._model.config.get_text_config().max_position_embeddings
-        self.batcher = Batcher(self._answer, batch_size=self.batch_size)
+        self.start(self._answer)
 
     def close(self) -> None:
         """See `Captioner`."""
@@ -110,7 +110,7 @@ class TransformersCaptioner(LocalCaptioner):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if len(requests) == 1:
-            return [Response(id=requests[0].id, error=why)]
+            return [Response(id=requests[0].id, error=why, is_refused=True)]
         middle = len(requests) // 2
         return self._each(requests[:middle], start) + self._each(requests[middle:], start)
 
@@ -164,7 +164,7 @@ class TransformersCaptioner(LocalCaptioner):
             return_dict=True,
             return_tensors="pt",
             processor_kwargs=options,
-            **self.chat_template_kwargs,
+            **self._variables,
         )
         return inputs.to(self.device, dtype=getattr(torch, self.dtype))
 
@@ -174,7 +174,7 @@ class TransformersCaptioner(LocalCaptioner):
         text = self._processor.tokenizer.decode(own[:end], skip_special_tokens=True)
         return Response(
             id=request.id,
-            text=cleaned(text, is_json=request.schema is not None),
+            text=text.strip(),
             finish_reason="length" if end is None else "stop",
             prompt_tokens=prompt_tokens,
             completion_tokens=len(own) if end is None else end + 1,

@@ -5,17 +5,16 @@ It keeps to schemas. Films are sent as their frames, the time of each as text be
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import vllm
 from vllm.sampling_params import StructuredOutputsParams
 
 from civid_loader.errors import CaptionerError
-from civid_loader.processing.backends.batching import Batcher
-from civid_loader.processing.backends.conversations import choices_of
+from civid_loader.processing.answer_texts import choices_of
 from civid_loader.processing.backends.local_models import LocalCaptioner
 from civid_loader.processing.backends.openai_messages import body_of, probabilities_of
-from civid_loader.processing.captioner import Request, Response
+from civid_loader.processing.captioner import FinishReason, Request, Response
 
 _NUM_LOGPROBS: Final = 20
 """The most that vLLM tells unless set otherwise."""
@@ -42,8 +41,6 @@ class VllmCaptioner(LocalCaptioner):
     seed: int = 0
     engine: Mapping[str, Any] = field(default_factory=dict)
     """More for `vllm.LLM`: `max_model_len`, `tensor_parallel_size`, `quantization` ..."""
-    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """Variables of the model's chat template, such as `enable_thinking`."""
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -56,7 +53,7 @@ class VllmCaptioner(LocalCaptioner):
             "dtype": self.dtype,
             "seed": self.seed,
             "engine": {name: value for name, value in self.engine.items() if name not in _WHERE},
-            "chat_template_kwargs": dict(self.chat_template_kwargs),
+            "chat_template_kwargs": self.template_variables,
         }
 
     def load(self) -> None:
@@ -66,7 +63,7 @@ class VllmCaptioner(LocalCaptioner):
             self._llm = vllm.LLM(model=path, dtype=self.dtype, seed=self.seed, **self.engine)
         except (ValueError, RuntimeError, TypeError) as error:
             raise CaptionerError(f"model {self.model}: vLLM cannot load it: {error}") from error
-        self.batcher = Batcher(self._answer, batch_size=self.batch_size)
+        self.start(self._answer)
 
     def close(self) -> None:
         """See `Captioner`."""
@@ -81,12 +78,12 @@ class VllmCaptioner(LocalCaptioner):
             found = self._llm.chat(
                 [body_of(one, pictures="images")["messages"] for one in requests],
                 sampling_params=[self._sampling(one) for one in requests],
-                chat_template_kwargs=dict(self.chat_template_kwargs),
+                chat_template_kwargs=self.template_variables,
                 use_tqdm=False,
             )
         except ValueError as error:
             if len(requests) == 1:
-                return [Response(id=requests[0].id, error=f"ValueError: {error}")]
+                return [Response(id=requests[0].id, error=f"ValueError: {error}", is_refused=True)]
             middle = len(requests) // 2
             return self._answer(requests[:middle]) + self._answer(requests[middle:])
         return [_response(*one) for one in zip(requests, found, strict=True)]
@@ -107,10 +104,12 @@ def _response(request: Request, found: Any) -> Response:
     told = None
     if request.wants_probabilities and answer.logprobs is not None:
         told = probabilities_of(choices_of(request.schema), _as_server_tells(answer.token_ids, answer.logprobs))
+    reason: FinishReason | None = answer.finish_reason if answer.finish_reason in get_args(FinishReason) else None
     return Response(
         id=request.id,
         text=answer.text,
-        finish_reason="length" if answer.finish_reason == "length" else "stop",
+        finish_reason=reason,
+        error=None if reason else f"vLLM ended the answer: {answer.finish_reason}",
         prompt_tokens=len(found.prompt_token_ids),
         completion_tokens=len(answer.token_ids),
         probabilities=told,

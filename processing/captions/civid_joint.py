@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from civid_loader.processing.asking import AskingStage, Conversation, Previous, TextField
+from civid_loader.processing.asking import AskingStage, Previous, TextField
 from civid_loader.processing.captioner import Picture
+from civid_loader.processing.conversation import Conversation
 from civid_loader.processing.known_captions import caption_of
 from civid_loader.processing.pictures import Frames, frames_of, grid_of
 from civid_loader.processing.stage import ClipInput, FrameRequest, Row

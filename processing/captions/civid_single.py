@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from civid_loader.processing.asking import AskingStage, Conversation, Previous, TextField
+from civid_loader.processing.asking import AskingStage, Previous, TextField
 from civid_loader.processing.captioner import Picture
+from civid_loader.processing.conversation import Conversation
 from civid_loader.processing.pictures import frames_of
 from civid_loader.processing.stage import ClipInput, FrameRequest, Row
 

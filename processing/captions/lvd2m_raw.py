@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from civid_loader.processing.asking import AskingStage, Conversation, Previous, TextField
+from civid_loader.processing.asking import AskingStage, Previous, TextField
+from civid_loader.processing.conversation import Conversation
 from civid_loader.processing.pictures import frames_of, grid_of
 from civid_loader.processing.stage import ClipInput, FrameRequest, Row
 from civid_loader.sampling import pieces
@@ -61,7 +62,8 @@ class Lvd2mRaw(AskingStage[Lvd2mRawParams]):
                 duration_seconds=f"{end - start:.2f}", num_frames=len(set(times.tolist()))
             )
             picture = grid_of(frames, rows=ROWS, columns=COLUMNS)
-            answer = talk.ask(f"piece-{number}", [instruction, picture], schema=self.answer_schema())
             window = {"start_seconds": start, "end_seconds": end} if len(of_clip) > 1 else {}
-            captions += self.texts(answer, **window)["captions"]
+            with talk.part(f"piece-{number}"):
+                answer = talk.ask(f"piece-{number}", [instruction, picture], schema=self.answer_schema())
+                captions += self.texts(answer, **window)["captions"]
         return {"captions": captions}

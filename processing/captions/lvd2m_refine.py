@@ -6,7 +6,8 @@ It reads raw captions: name `lvd2m_raw` before it, or give it a dataset that has
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from civid_loader.processing.asking import AskingStage, Conversation, Previous, TextField
+from civid_loader.processing.asking import AskingStage, Previous, TextField
+from civid_loader.processing.conversation import Conversation
 from civid_loader.processing.known_captions import captions_of
 from civid_loader.processing.stage import ClipInput, FrameRequest, Row
 

@@ -6,7 +6,8 @@ It reads the refined caption: name `lvd2m_refine` before it, or give it a datase
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from civid_loader.processing.asking import AskingStage, Conversation, Previous, TextField
+from civid_loader.processing.asking import AskingStage, Previous, TextField
+from civid_loader.processing.conversation import Conversation
 from civid_loader.processing.known_captions import caption_of
 from civid_loader.processing.stage import ClipInput, FrameRequest, Row
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from civid_loader.processing.asking import AskingStage, Conversation, Previous, TextField
+from civid_loader.processing.asking import AskingStage, Previous, TextField
 from civid_loader.processing.captioner import Part, Picture
+from civid_loader.processing.conversation import Conversation
 from civid_loader.processing.known_captions import caption_of
 from civid_loader.processing.pictures import film_of, frames_of, grid_of
 from civid_loader.processing.stage import ClipInput, FrameRequest, Row
@@ -70,9 +71,11 @@ class MiradataStructured(AskingStage[MiradataStructuredParams]):
         windows = pieces(clip.duration_seconds, seconds=WINDOW_SECONDS, min_tail_seconds=self.params.min_tail_seconds)
         captions: list[Row] = []
         for number, (start, end) in enumerate(windows):
-            answer = talk.ask(f"window-{number}", self._parts(clip, number, start, end), schema=self.answer_schema())
+            parts = self._parts(clip, number, start, end)
             window = {"start_seconds": start, "end_seconds": end} if len(windows) > 1 else {}
-            captions += self.texts(answer, **window)["captions"]
+            with talk.part(f"window-{number}"):
+                answer = talk.ask(f"window-{number}", parts, schema=self.answer_schema())
+                captions += self.texts(answer, **window)["captions"]
         return {"captions": captions}
 
     def _parts(self, clip: ClipInput, number: int, start: float, end: float) -> Sequence[Part]:

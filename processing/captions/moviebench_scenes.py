@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from civid_loader.processing.asking import AnswerError, AskingStage, Conversation, Previous, TextField
+from civid_loader.processing.asking import AskingStage, Previous, TextField
 from civid_loader.processing.captioner import Part
+from civid_loader.processing.conversation import AnswerError, Conversation
 from civid_loader.processing.pictures import frames_of, pictures_of
 from civid_loader.processing.stage import ClipInput, Column, FrameRequest, Row
 

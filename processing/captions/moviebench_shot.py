@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from civid_loader.processing.asking import AskingStage, Conversation, Previous, TextField, texts_schema
+from civid_loader.processing.asking import AskingStage, Previous, TextField, texts_schema
 from civid_loader.processing.captioner import Part
+from civid_loader.processing.conversation import Conversation
 from civid_loader.processing.known_captions import caption_of, captions_of
 from civid_loader.processing.pictures import frames_of, pictures_of, portrait
 from civid_loader.processing.stage import ClipInput, Column, FrameRequest, Row
@@ -37,7 +38,7 @@ class MoviebenchShot(AskingStage[MoviebenchShotParams]):
     """Characters, style, plot, background and camera of a shot."""
 
     name = "moviebench_shot"
-    version = 1
+    version = 2
     Params = MoviebenchShotParams
     cost = "a model that sees, 1 question per shot"
     prompts = ("moviebench_shot", "moviebench_shot_clip")
@@ -84,7 +85,7 @@ class MoviebenchShot(AskingStage[MoviebenchShotParams]):
         styles = [text.strip() for text in answer["style_elements"] if text.strip()]
         if len(styles) > MAX_STYLE_ELEMENTS:
             notes.append(f"style elements left out: {len(styles) - MAX_STYLE_ELEMENTS}")
-        row = self.texts({name: answer[name] for name in _TEXTS} | {"style_elements": ""})
+        row = self.texts({name: answer[name] for name in _TEXTS})
         row["captions"] += [self.caption("style", text) for text in styles[:MAX_STYLE_ELEMENTS]]
         return row | {
             "moviebench_shot_characters": [f"{name}: {text}" for name, text in seen.items()],
@@ -93,10 +94,11 @@ class MoviebenchShot(AskingStage[MoviebenchShotParams]):
         }
 
     def _portraits(self, bank: Sequence[Mapping[str, Any]], notes: list[str]) -> list[Part]:
-        """Each character's name, and its main portrait where there is one."""
+        """Each character's names, and its main portrait where there is one."""
         parts: list[Part] = []
         for character in bank:
-            parts.append(f"Character: {character['name']}")
+            also = f" (also called {', '.join(character['aliases'])})" if character["aliases"] else ""
+            parts.append(f"Character: {character['name']}{also}")
             picture = None
             if character["portraits"]:
                 picture = portrait(

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from civid_loader.processing.asking import AskingStage, Conversation, Previous
+from civid_loader.processing.asking import AskingStage, Previous
 from civid_loader.processing.captioner import choice_schema
+from civid_loader.processing.conversation import Conversation
 from civid_loader.processing.pictures import film_of, frames_of
 from civid_loader.processing.stage import ClipInput, Column, FrameRequest, Row
 
@@ -48,10 +49,11 @@ class QualityJudge(AskingStage[QualityJudgeParams]):
         row: Row = {}
         for name, prompt in zip(("mllm_variation", "mllm_diversity"), self.prompts, strict=True):
             question = self.prompt(prompt).text
-            answer = talk.ask(
-                prompt, [film, question], schema=choice_schema(GOOD, BAD), max_tokens=32, wants_probabilities=True
-            )
-            row[name] = answer["choice"] == GOOD
-            told = talk.response.probabilities if talk.response else None
-            row[f"{name}_probability"] = None if told is None else told[GOOD]
+            with talk.part(prompt):
+                answer = talk.ask(
+                    prompt, [film, question], schema=choice_schema(GOOD, BAD), max_tokens=32, wants_probabilities=True
+                )
+                row[name] = answer["choice"] == GOOD
+                told = talk.response.probabilities if talk.response else None
+                row[f"{name}_probability"] = None if told is None else told[GOOD]
         return row

@@ -96,7 +96,7 @@ def ours(folder: Path, base_url: str, num_clips: int) -> dict[str, float]:
     return {
         "wall": report.wall_seconds,
         "share": report.server_share or 0.0,
-        "tokens": report.usage.completion_tokens,
+        "tokens": report.usage.completion_tokens or 0,
         "decode": report.decode_seconds,
     }
 

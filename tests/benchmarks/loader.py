@@ -22,6 +22,7 @@ from typing import Annotated, Any, Final
 import av
 import torch
 import typer
+from datasets import load_from_disk
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -40,16 +41,25 @@ def ours(folder: Path, num_workers: int) -> Any:
     from civid_loader.sampling import Window
 
     start = FIRST / (120 - NUM_FRAMES)
-    rows = [_row(path) for path in sorted(folder.glob("*.mp4"))]
     loader = SequenceLoader(
-        rows, videos=None, frames=Window(NUM_FRAMES, start=start), size=SIZE, batch_size=BATCH, num_workers=num_workers
+        _rows(folder),
+        videos=str(folder),
+        frames=Window(NUM_FRAMES, start=start),
+        size=SIZE,
+        batch_size=BATCH,
+        num_workers=num_workers,
     )
     return (batch.frames_BNTCHW.flatten(0, 1) for batch in loader)
 
 
-def _row(path: Path) -> dict[str, Any]:
-    clip = {"clip_id": path.stem, "video": str(path.absolute()), "trimmed": True, "source": None, "captions": []}
-    return {"sample_id": path.stem, "clips": [clip]}
+def _rows(folder: Path) -> Any:
+    """As a built dataset has them: memory-mapped, all columns."""
+    from support.training import dataset_of
+
+    target = folder.parent / "rows"
+    if not target.is_dir():
+        dataset_of([[path.name] for path in sorted(folder.glob("*.mp4"))]).save_to_disk(str(target))
+    return load_from_disk(str(target))
 
 
 def plain_files(folder: Path, num_workers: int) -> Any:
@@ -174,11 +184,14 @@ def measure(name: str, folder: Path, num_workers: int) -> dict[str, float]:
     torch.set_num_threads(1)
     for module in IMPORTED[name]:
         import_module(module)  # what a training script has imported anyway
+    expected = _expected_mean(folder)
     before, start = _cpu_seconds(), time.perf_counter()
     batches: Iterator[torch.Tensor] = iter(CONTENDERS[name](folder, num_workers))
     first = next(batches)
     first_seconds, num_samples = time.perf_counter() - start, len(first)
     assert first.shape[-4:] == (NUM_FRAMES, 3, *SIZE), first.shape
+    # All clips are the same, so all loaders must give the same picture.
+    assert abs(float(first[0].float().mean()) - expected) < 0.5, "other frames"
     for batch in batches:
         num_samples += len(batch)
     wall_seconds = time.perf_counter() - start
@@ -189,6 +202,11 @@ def measure(name: str, folder: Path, num_workers: int) -> dict[str, float]:
         "wall_seconds": wall_seconds,
         "cpu_seconds": _cpu_seconds() - before,
     }
+
+
+def _expected_mean(folder: Path) -> float:
+    """Of the pixels of a clip's frames, as decoding by hand gives them."""
+    return float(decode(str(min(folder.glob("*.mp4")))).float().mean())
 
 
 def _cpu_seconds() -> float:

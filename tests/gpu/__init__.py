@@ -1,1 +1,1 @@
-"""Tests that need a CUDA device, marked `gpu`. Nothing here yet: no code of this package runs on one so far."""
+"""Tests that need a CUDA device, marked `gpu`."""

@@ -28,13 +28,13 @@ SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {}
 
 GOLDEN: Final[Mapping[str, str]] = {
     "civid_joint": "f335f12c7265f1dd",
-    "civid_single": "21e5e2bee0488b69",
+    "civid_single": "82cf0eef6a1b51c7",
     "lvd2m_raw": "dcfb16d625134145",
     "lvd2m_refine": "1b9e3908d13ca549",
     "lvd2m_rewrite": "3c3c56dcf6234916",
-    "miradata_structured": "fcd36388189565e1",
+    "miradata_structured": "67939d9f344d7296",
     "moviebench_scenes": "cd81a3507f66d230",
-    "moviebench_shot": "1a65c11148f559ad",
+    "moviebench_shot": "8d6d8a9a1278aada",
     "quality_judge": "1667895281dce52f",
 }
 """Stage -> its fingerprint at its defaults. Another one without a new `version` says that it asks something else."""

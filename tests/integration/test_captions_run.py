@@ -189,7 +189,7 @@ def test_commands(root: Path, videos: Path) -> None:
     assert (report["layer"], report["usage"]["num_requests"]) == ("captions-civid-single", 5)
     assert report["captions"]["background"]["num_texts"] == 5
     shown = told("process", str(root), "--stage", "civid_single", *echo, "--layer", "captions-y")
-    assert "5 questions (0 answered before)" in shown
+    assert "0 questions (5 answered before)" in shown, "by the same model, for another layer"
     assert "captions-y: 6 clips" in shown
     assert "tokens in all" in told("caption", str(root), "--stage", "civid_single", *echo, "--dry-run")
     assert "who is to write? name a --backend" in told("caption", str(root), "--stage", "civid_single")

@@ -11,10 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from civid_loader.cli import app
-from civid_loader.errors import CaptionerError, OutputError, StageError
+from civid_loader.errors import AnnotationError, CaptionerError, OutputError, StageError
 from civid_loader.processing.captioner import CaptionerSpec, Request, Response
 from civid_loader.processing.curate import curate
+from civid_loader.processing.entity_asker import CaptionerAsker
+from civid_loader.processing.segments.entity_segment import Entity
 from civid_loader.storage import read_table
+from support import tiny_vlms
 from support.films import Take, pattern, write_film
 from support.model_server import MODEL, ModelServer, serve_model
 from support.scripted_captioner import ScriptedCaptioner, pictures_of
@@ -76,6 +79,9 @@ def test_sequences_without_an_entity_are_dropped(films: Path, tmp_path: Path, mo
     # Of pattern 7 one clip is left, and 2 must be.
     assert spans(tmp_path / "out") == [("one.mp4#0", [0, 30]), ("two.mp4#0", [60, 90])]
     assert report.num_samples == 2
+    assert report.usage is not None
+    assert report.usage.num_requests == len(made.requests)
+    assert report.usage.prompt_tokens == 7 * len(made.requests)
     (first, *_) = read_table(tmp_path / "out").to_pylist()
     assert "entity_not_checked" not in first["flags"]
     assert "| entity_segment |" in (tmp_path / "out" / "README.md").read_text()
@@ -125,6 +131,28 @@ def test_a_server_that_goes_away_ends_the_run(films: Path, tmp_path: Path, monke
     assert not (tmp_path / "out" / "manifest.json").exists()
     monkeypatch.setattr(CaptionerSpec, "make", lambda self, device: ScriptedCaptioner(script=script))
     assert curate(films, recipe="civid", output=tmp_path / "out", captioner=SPEC, quiet=True).num_samples == 2
+
+
+@pytest.mark.usefixtures("one_torch_thread")
+def test_a_tiny_model_is_asked_everything(films: Path, tmp_path: Path) -> None:
+    """By the real classes. Random weights choose yes or no, but write no JSON: so they name nothing."""
+    folder = tiny_vlms.save_qwen3_vl(tmp_path / "model")
+    spec = CaptionerSpec(backend="transformers", model=str(folder), options={"dtype": "float32"})
+    made = spec.make(device="cpu")
+    made.load()
+    asker = CaptionerAsker.of(made)
+    pictures = [np.asarray(pattern(seed, SIZE), np.uint8) for seed in (1, 3, 7)]
+    entity = Entity(name="a green blot", is_person=True)
+    assert asker.main_entity(pictures) is None
+    assert set(asker.are_seen(entity, pictures)) <= {True, False}
+    assert set(asker.are_several(entity, pictures)) <= {True, False}
+    assert asker.is_same(entity, pictures) in (True, False)
+    usage = asker.answers.take_usage()
+    assert usage.num_requests == 1 + 1 + 3 + 3 + 1, "the first is cut off, and asked once more"
+    assert usage.completion_tokens
+    made.close()
+    with pytest.raises(AnnotationError, match="no sample"):
+        curate(films, recipe="civid", output=tmp_path / "out", captioner=spec, quiet=True)
 
 
 def test_recipes_that_ask_nobody(films: Path, tmp_path: Path) -> None:

@@ -60,13 +60,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(
-    folder: Path, work: Path, *, pause: float = 0.0, rank: int | None = None, port: int = 0
+    folder: Path, work: Path, *, pause: float = 0.0, rank: int | None = None, port: int = 0, epochs: int = 2
 ) -> "subprocess.Popen[bytes]":
     work.mkdir(exist_ok=True)
     paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     group = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     environment = {} if rank is None else group
-    command = [sys.executable, str(folder / "train.py"), str(folder), str(work), "2", str(pause)]
+    command = [sys.executable, str(folder / "train.py"), str(folder), str(work), str(epochs), str(pause)]
     return subprocess.Popen(command, env=os.environ | environment | {"PYTHONPATH": paths}, start_new_session=True)
 
 
@@ -89,12 +89,48 @@ def test_killed_and_resumed_the_batches_are_those_of_an_undisturbed_run(folder: 
     assert len(log_of(work)) == 2 * NUM_ROWS / 4
 
 
-def test_two_ranks_of_gloo_share_the_batches_of_one(folder: Path, tmp_path: Path) -> None:
-    assert start(folder, tmp_path / "one").wait() == 0
+def run_both(folder: Path, work: Path, *, epochs: int = 2) -> None:
+    """Two processes of a gloo group."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    both = [start(folder, tmp_path / "two", rank=rank, port=port) for rank in range(2)]
+    both = [start(folder, work, rank=rank, port=port, epochs=epochs) for rank in range(2)]
     assert [process.wait() for process in both] == [0, 0]
-    ranks = zip(log_of(tmp_path / "two", 0), log_of(tmp_path / "two", 1), strict=True)
-    assert [samples_of(list(shares)) for shares in ranks] == [samples_of([one]) for one in log_of(tmp_path / "one")]
+
+
+def global_batches(work: Path, num_ranks: int) -> list[list[tuple[str, float]]]:
+    """Samples of each batch of all ranks together."""
+    ranks = zip(*(log_of(work, rank) for rank in range(num_ranks)), strict=True)
+    return [samples_of(list(shares)) for shares in ranks]
+
+
+def test_two_ranks_of_gloo_share_the_batches_of_one(folder: Path, tmp_path: Path) -> None:
+    assert start(folder, tmp_path / "one").wait() == 0
+    run_both(folder, tmp_path / "two")
+    assert global_batches(tmp_path / "two", 2) == global_batches(tmp_path / "one", 1)
+
+
+def test_ranks_of_gloo_go_on_where_another_number_of_them_stopped(folder: Path, tmp_path: Path) -> None:
+    """The first epoch on one rank, the second on two; and the other way round."""
+    assert start(folder, tmp_path / "whole").wait() == 0
+    whole = global_batches(tmp_path / "whole", 1)
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert start(folder, first, epochs=1).wait() == 0
+    for rank in range(2):
+        hand_over(first / "state-0.json", second, rank=rank)
+    run_both(folder, second)
+    assert global_batches(first, 1) + global_batches(second, 2) == whole
+    first, second = tmp_path / "both", tmp_path / "alone"
+    run_both(folder, first, epochs=1)
+    hand_over(first / "state-1.json", second, rank=0)
+    assert start(folder, second).wait() == 0
+    assert global_batches(first, 2) + global_batches(second, 1) == whole
+
+
+def hand_over(state: Path, work: Path, *, rank: int) -> None:
+    """A place for a run whose log begins anew."""
+    work.mkdir(exist_ok=True)
+    saved = json.loads(state.read_text())
+    assert saved["loader"]["epoch"] == 1
+    (work / f"log-{rank}").touch()
+    (work / f"state-{rank}.json").write_text(json.dumps(saved | {"log_bytes": 0}))

@@ -229,7 +229,7 @@ def test_what_does_not_fit(root: Path, videos: Path) -> None:
         process(root, [StageSpec(name="similarity_segment", params={}, weights={})], layer="scores-x", videos=videos)
     for name, params, message in (
         ("color", {}, "there is no stage 'color'.*Did you mean 'colour'"),
-        ("colour", {"framerate": 2}, "stage colour has no parameter 'framerate'; it has fps"),
+        ("colour", {"framerate": 2}, "stage colour: there is no parameter 'framerate'; there are fps"),
     ):
         strange = [StageSpec(name=name, params=params, weights={})]
         with pytest.raises(StageError, match=message):

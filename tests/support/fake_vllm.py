@@ -78,6 +78,7 @@ class LLM:
         """An answer to each conversation, in order."""
         assert not use_tqdm
         self.calls.append(len(messages))
+        self.variables = chat_template_kwargs
         if any(len(one[0]["content"]) > MAX_PROMPT_PARTS for one in messages):
             raise ValueError("The decoder prompt is longer than the maximum model length")
         return [_answered(*one) for one in zip(messages, sampling_params, strict=True)]
@@ -105,6 +106,8 @@ def _answered(messages: Sequence[Mapping[str, Any]], params: SamplingParams) -> 
         logprobs=logprobs,
         finish_reason="stop" if len(kept) == len(tokens) else "length",
     )
+    if text == "abort":
+        answer.finish_reason = "abort"
     return RequestOutput(prompt_token_ids=[0] * len(content), outputs=[answer])
 
 

@@ -21,9 +21,12 @@ MODEL = "org/see-8b"
 ALWAYS = 1 << 30
 """For faults counted in requests."""
 
-FaultKind = Literal["status", "closed", "length", "no_json", "broken_body", "swapped", "slow", "ended", "empty"]
+FaultKind = Literal[
+    "status", "closed", "length", "no_json", "broken_body", "swapped", "no_id", "slow", "ended", "empty"
+]
 """`closed`: no reply at all; `length`: the answer is cut off; `no_json`: its text is none; `broken_body`: the reply
-stops half way; `swapped`: it gets the reply to another request with this fault, and that the reply to it."""
+stops half way; `swapped`: it gets the reply to another request with this fault, and that the reply to it; `no_id`: the
+same, but only its JSON says so, as vLLM names an answer after its request."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +98,14 @@ class ModelServer:
     asked: list[Asked] = field(default_factory=list)
     """All that came, pictures and all; only where `keeps`."""
     keeps: bool = False
+    tells_usage: bool = True
+    """How many tokens."""
     max_parallel: int = 0
     """The most requests that were being answered at one time."""
     num_parallel: int = 0
+    max_slots: int | None = None
+    """With so many being answered, others are refused: 429, with Retry-After: 1."""
+    num_answering: int = 0
     closing: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
     swaps: list[tuple[threading.Event, list[Any]]] = field(default_factory=list)
@@ -114,6 +122,18 @@ class ModelServer:
                         fault.times -= 1
                         return fault
         return None
+
+    @contextmanager
+    def slot(self) -> Iterator[bool]:
+        """Whether there was one; it is held meanwhile."""
+        with self.lock:
+            is_free = self.max_slots is None or self.num_answering < self.max_slots
+            self.num_answering += is_free
+        try:
+            yield is_free
+        finally:
+            with self.lock:
+                self.num_answering -= is_free
 
     def swap(self, reply: Any) -> Any:
         """The reply to another request, which gets this one; this one if no other comes."""
@@ -183,9 +203,12 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(404, "Not Found")
         if body["model"] not in {one["id"] for one in state.models}:
             return self._refuse(404, f"The model `{body['model']}` does not exist.")
-        fault = state.fault_of(asked)
+        with state.slot() as is_free:
+            if not is_free:
+                return self._refuse(429, "Too many requests", {"Retry-After": "1"})
+            fault = state.fault_of(asked)
+            state.closing.wait(fault.seconds if fault and fault.kind == "slow" else state.delay_seconds)
         kind = fault.kind if fault else None
-        state.closing.wait(fault.seconds if fault and kind == "slow" else state.delay_seconds)
         if kind == "closed":
             self._count_out()
             self.connection.shutdown(socket.SHUT_RDWR)
@@ -197,6 +220,8 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"X-Request-Id": key}
         if kind == "swapped":
             told, headers = state.swap((told, headers))
+        elif kind == "no_id":
+            told, headers = state.swap((told, {}))
         elif kind is None:
             with state.lock:
                 state.answered[key] += 1
@@ -233,7 +258,8 @@ def _completion(state: ModelServer, asked: Asked, kind: FaultKind | None) -> dic
     if asked.body.get("logprobs"):
         choice["logprobs"] = {"content": logprobs_of(text, state.probabilities)}
     usage = {"prompt_tokens": 100 + 50 * len(asked.pictures), "completion_tokens": len(text.split())}
-    return {"id": f"chatcmpl-{asked.key}", "object": "chat.completion", "choices": [choice], "usage": usage}
+    told = {"id": f"chatcmpl-{asked.key}", "object": "chat.completion", "choices": [choice]}
+    return told | {"usage": usage} if state.tells_usage else told
 
 
 def _fill(state: ModelServer, asked: Asked, schema: Mapping[str, Any], name: str = "") -> Any:

@@ -34,6 +34,11 @@ class ScriptedCaptioner:
     max_in_flight: int = 2
 
     @property
+    def num_slots(self) -> int:
+        """See `Captioner`."""
+        return self.max_in_flight
+
+    @property
     def identity(self) -> Mapping[str, Any]:
         """See `Captioner`."""
         return {"backend": "scripted"}

@@ -1,5 +1,6 @@
 """Stages that describe clips of CI-VID, MiraData and LVD-2M: the right words in the right place."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
@@ -30,7 +31,6 @@ from support.scripted_captioner import (
     asked_clip,
     caption,
     connected,
-    failing,
     pictures_of,
     texts_of,
 )
@@ -55,7 +55,9 @@ def singles(about: str) -> list[dict[str, Any]]:
     return [caption(kind, f"{kind} of {about}") for kind in kinds]
 
 
-@pytest.mark.parametrize("name", ["civid_joint", "miradata_structured", "lvd2m_raw", "lvd2m_refine", "lvd2m_rewrite"])
+@pytest.mark.parametrize(
+    "name", ["civid_single", "civid_joint", "miradata_structured", "lvd2m_raw", "lvd2m_refine", "lvd2m_rewrite"]
+)
 def test_instructions_name_the_fields_and_their_limits(name: str) -> None:
     stage = registry.make(name)
     assert isinstance(stage, AskingStage)
@@ -64,8 +66,8 @@ def test_instructions_name_the_fields_and_their_limits(name: str) -> None:
         if prompt != "miradata_hint":
             for field in stage.fields:
                 assert f'"{field.name}"' in text, prompt
-    if name != "miradata_structured":  # which asks for about as many
-        assert all(f"at most {field.max_words} words" in text for field in stage.fields)
+            for field in stage.fields:
+                assert re.search(rf'"{field.name}"[^"]*at most {field.max_words} words', text), (prompt, field.name)
 
 
 # CI-VID: from one clip to the next.
@@ -286,15 +288,6 @@ def test_the_refined_caption_is_rewritten() -> None:
     assert texts_of(captioner.requests[0]).endswith("A brown dog runs.")
     row = stage.run([asked_clip(stage, row={"captions": [caption("raw", "A dog.")]})])[0]
     assert row["reason"].startswith("the clip has no refined caption: name lvd2m_refine")
-
-
-def test_a_piece_without_an_answer_leaves_no_caption() -> None:
-    stage = Lvd2mRaw(Lvd2mRawParams())
-    connected(stage, lambda request: failing(request) if request.id.endswith("piece-1") else {"caption": "x"})
-    row = stage.run([asked_clip(stage, num_frames=400, fps=10.0)])[0]
-    assert row["reason"] == "no memory left"
-    assert row["lvd2m_raw_raw_text"] == "I would say"
-    assert not row.get("captions")
 
 
 def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:

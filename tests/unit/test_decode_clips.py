@@ -139,7 +139,7 @@ def test_a_missing_clip_is_an_error_or_masked(root: str, video: str | None) -> N
 def test_a_sample_without_any_file_still_has_its_place(root: str) -> None:
     dataset = rows([clip("gone.mp4"), clip(None)])
     sample = dataset.with_transform(DecodeClips(videos=root, frames=Uniform(2), size=SIZE, missing="mask"))[0]
-    assert sample["frames_NTCHW"].shape == (2, 1, 3, *SIZE)
+    assert sample["frames_NTCHW"].shape == (2, 2, 3, *SIZE)
     assert not sample["mask_NT"].any()
     with pytest.raises(ValueError, match=r"sample s0: .*all are missing.*pass size="):
         dataset.with_transform(DecodeClips(videos=root, frames=Uniform(2), missing="mask"))[0]

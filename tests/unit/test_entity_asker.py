@@ -16,7 +16,7 @@ COOK = Entity(name="the cook", is_person=True)
 
 def asker(script: Script) -> tuple[CaptionerAsker, ScriptedCaptioner]:
     captioner = ScriptedCaptioner(script=script)
-    return CaptionerAsker(captioner=captioner), captioner
+    return CaptionerAsker.of(captioner), captioner
 
 
 def frames(*values: int, size: tuple[int, int] = (18, 32)) -> list[Image]:
@@ -73,6 +73,28 @@ def test_yes_and_no_in_order_and_together() -> None:
     assert sent == [5, 2, 1]
     assert all("the cook" in texts_of(one) for one in captioner.requests)
     assert len({one.id for one in captioner.requests}) == 7  # a question that was asked twice has its name twice
+
+
+def test_what_was_cut_off_is_asked_once_more_with_more_tokens() -> None:
+    def script(request: Request) -> Response:
+        value, is_longer = int(pictures_of(request)[0][0, 0, 0]), request.max_tokens > 128
+        is_whole = value == 1 or (value == 2 and is_longer)
+        return Response(
+            id=request.id, text='{"choice": "yes"}' if is_whole else '{"choice": "yes"',
+            finish_reason="stop" if is_whole else "length", prompt_tokens=10, completion_tokens=3,
+        )  # fmt: skip
+
+    asked, captioner = asker(script)
+    assert asked.are_seen(COOK, frames(3, 1, 2)) == [None, True, True]
+    assert [one.max_tokens for one in captioner.requests] == [128, 128, 128, 192, 192]
+    usage = asked.answers.take_usage()
+    assert (usage.num_requests, usage.prompt_tokens, usage.completion_tokens) == (5, 50, 15)
+
+
+def test_words_around_an_answer_do_no_harm() -> None:
+    assert asker(lambda _: "Yes.")[0].are_seen(COOK, frames(1)) == [True]
+    fenced = '```json\n{"entity": "a dog", "is_person": false}\n```'
+    assert asker(lambda _: fenced)[0].main_entity(frames(1)) == Entity(name="a dog", is_person=False)
 
 
 def test_an_error_is_no_answer_and_a_server_that_is_down_ends_it() -> None:

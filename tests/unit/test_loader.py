@@ -11,15 +11,13 @@ import torch
 from civid_loader.buckets import Bucket
 from civid_loader.errors import LoaderStateError
 from civid_loader.loader import SequenceLoader
-from civid_loader.ordering import Mix
 from civid_loader.packing import PackClips
-from civid_loader.sampling import All, RandomWindow, Uniform
+from civid_loader.sampling import All, Uniform
 from support.media import read_numbers
+from support.resuming import BUCKETS, CHANGES, CONFIGURATIONS, NUM_ROWS, SIZES, loader_of
 from support.training import dataset_of, digest, prove_resume, run, samples_of, write_videos
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # more workers than cores
-NUM_ROWS = 22
-BUCKETS = (Bucket(num_frames=4, height=32, width=48), Bucket(num_frames=8, height=16, width=16))
 
 
 @pytest.fixture(scope="module")
@@ -32,49 +30,13 @@ def dataset(folder: Path) -> Any:
     return dataset_of(write_videos(folder, NUM_ROWS))
 
 
-def loader_of(folder: Path, dataset: Any, **changes: Any) -> SequenceLoader:
-    settings: dict[str, Any] = {"frames": RandomWindow(4), "size": (32, 48), "batch_size": 4, "seed": 3} | changes
-    return SequenceLoader(dataset, videos=folder, **settings)
-
-
-def sizes(dataset: Any) -> list[tuple[int, int, int]]:
-    return [(5, 32, 48) if i % 3 else (9, 40, 40) for i in range(len(dataset))]
-
-
-CONFIGURATIONS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "ordered": {"shuffle": False},
-    "short tail": {"tail": "short"},
-    "dropped tail": {"tail": "drop"},
-    "threads": {"decode_threads": 2},
-    "buckets": {"buckets": BUCKETS, "size": None},
-    "mix": {"mix": Mix(num_rows=(10, NUM_ROWS - 10), weights=(3.0, 1.0), rows_per_epoch=24)},
-}
-
-
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ({"num_workers": 0}, {"num_workers": 0}),
-        ({"num_workers": 2}, {"num_workers": 0}),
-        ({"num_workers": 1}, {"num_workers": 4}),
-        ({"num_workers": 4}, {"num_workers": 3}),
-        ({"world_size": 1}, {"world_size": 2}),
-        ({"world_size": 4}, {"world_size": 2, "num_workers": 1}),
-        ({"world_size": 2}, {"world_size": 2}),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize(("before", "after"), CHANGES, ids=str)
 def test_nothing_is_lost_or_repeated(
     folder: Path, dataset: Any, name: str, before: dict[str, int], after: dict[str, int]
 ) -> None:
-    changes = CONFIGURATIONS[name]
-    if "buckets" in changes:
-        changes = changes | {"sizes": sizes(dataset)}
-
     def make(**settings: Any) -> SequenceLoader:
-        return loader_of(folder, dataset, **changes, **settings)
+        return loader_of(folder, dataset, **CONFIGURATIONS[name], **settings)
 
     for stop_after in (1, 8):  # within the first epoch, and in the second
         found = prove_resume(make, epochs=2, stop_after=stop_after, before=before, after=after)
@@ -114,7 +76,7 @@ def test_what_a_batch_holds(folder: Path, dataset: Any) -> None:
 
 
 def test_buckets_decide_size_and_number_of_frames(folder: Path, dataset: Any) -> None:
-    loader = loader_of(folder, dataset, buckets=BUCKETS, sizes=sizes(dataset), size=None, frames=Uniform(1))
+    loader = loader_of(folder, dataset, buckets=BUCKETS, sizes=SIZES, size=None, frames=Uniform(1))
     shapes = {tuple(batch.frames_BNTCHW.shape[2:]) for batch in loader}
     assert shapes == {(4, 3, 32, 48), (8, 3, 16, 16)}
 
@@ -148,7 +110,7 @@ def test_random_crops_lie_anywhere_and_stay_with_seed_epoch_and_sample(folder: P
         "some pictures are alike in several places"
     )
     assert sum(not torch.equal(first[name], centre[name]) for name in first) > 4
-    in_bucket = crops(size=None, buckets=[Bucket(num_frames=1, height=8, width=48)], sizes=sizes(dataset))
+    in_bucket = crops(size=None, buckets=[Bucket(num_frames=1, height=8, width=48)], sizes=SIZES)
     assert all(torch.equal(first[name], in_bucket[name]) for name in first), "within a bucket too"
 
 
@@ -190,7 +152,7 @@ def test_the_state_is_small_and_plain(folder: Path, dataset: Any) -> None:
         ({"batch_size": 2}, "batch_sizes was"),
         ({"tail": "drop"}, "tail was 'pad', is 'drop'"),
         ({"shuffle": False}, "shuffle was True, is False"),
-        ({"dataset": dataset_of([["0.mp4"]] * 22).select(range(21))}, "num_rows was 22, is 21; data was"),
+        ({"dataset": dataset_of([["0.mp4"]] * 22).select(range(21))}, "data was .*; num_rows was 22, is 21"),
     ],
 )
 def test_a_state_of_another_run_is_refused(folder: Path, dataset: Any, changes: dict[str, Any], message: str) -> None:

@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import multiprocessing
 import os
 import resource
 import time
@@ -9,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -86,6 +88,18 @@ def test_memory_does_not_grow_with_failures(folder: Path) -> None:
             list(loader)
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     assert peaks[-1] - peaks[0] < 10_000, f"kB after each five epochs: {peaks}"
+
+
+def test_memory_of_workers_does_not_grow_with_failures(folder: Path) -> None:
+    """The whole poison set over many epochs, in a worker that stays."""
+    loader = loader_of(folder, on_error="skip", num_workers=1)
+    sizes = []
+    for _ in range(4):
+        for _ in range(5):
+            list(loader)
+        (worker,) = multiprocessing.active_children()
+        sizes.append(psutil.Process(worker.pid).memory_info().rss)
+    assert sizes[-1] - sizes[0] < 10e6, f"bytes after each five epochs: {sizes}"
 
 
 def test_a_sample_that_cannot_be_read_keeps_its_place(folder: Path) -> None:

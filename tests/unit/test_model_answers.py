@@ -1,6 +1,9 @@
 """Answers are kept, and given again; a server that is gone ends the run."""
 
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ class Counting:
     asked: list[str] = field(default_factory=list)
     identity: Mapping[str, Any] = field(default_factory=dict)
     max_in_flight: int = 1
+    num_slots: int = 1
 
     def check(self) -> None: ...
 
@@ -94,6 +98,46 @@ def test_a_server_that_is_gone_ends_the_run() -> None:
         answers.ask(request())
 
 
+def test_a_model_that_refuses_everything_ends_the_run() -> None:
+    captioner = Counting(answer=lambda one: Response(id=one.id, error="too many pictures", is_refused=True))
+    answers = Answers(captioner=captioner)
+    for _ in range(19):
+        assert answers.ask(request()).is_refused
+    with pytest.raises(CaptionerError, match=r"20 requests .* were refused, the last because too many pictures; check"):
+        answers.ask(request())
+    with pytest.raises(CaptionerError, match="were refused"):
+        answers.ask(request())
+    assert len(captioner.asked) == 20
+
+
+def test_refusals_that_are_quicker_than_answers_do_not_end_the_run() -> None:
+    """The first request is answered when 30 after it were refused."""
+    refused = threading.Event()
+    num_refused = 0
+
+    def answer(one: Request) -> Response:
+        if one.id == "good":
+            assert refused.wait(20)
+            return fine(one)
+        return Response(id=one.id, error="too long", is_refused=True)
+
+    captioner = Counting(answer=answer)
+    answers = Answers(captioner=captioner)
+    with ThreadPoolExecutor(1) as pool:
+        good = pool.submit(answers.ask, request(id="good"))
+        while not captioner.asked:
+            time.sleep(0.001)
+        for _ in range(30):
+            num_refused += answers.ask(request()).is_refused
+        refused.set()
+        assert good.result().error is None
+    assert num_refused == 30
+    for _ in range(19):
+        answers.ask(request())
+    with pytest.raises(CaptionerError, match="were refused"):
+        answers.ask(request())
+
+
 def test_an_answer_to_another_question_ends_the_run() -> None:
     answers = Answers(captioner=Counting(answer=lambda one: Response(id="c2/s/q", text="of another clip")))
     with pytest.raises(CaptionerError, match="asked c/s/q, and c2/s/q was answered"):
@@ -123,7 +167,7 @@ def test_the_key_is_of_all_that_decides_the_answer() -> None:
 def test_backends_that_are_none() -> None:
     with pytest.raises(CaptionerError, match="backend 'opeani' must be one of openai, transformers, vllm, echo"):
         CaptionerSpec(backend="opeani", model="m").make(device="cpu")  # type: ignore[arg-type] # on purpose
-    with pytest.raises(CaptionerError, match=r"backend echo: .*unexpected keyword argument 'temprature'"):
+    with pytest.raises(CaptionerError, match=r"backend echo: there is no option 'temprature'; there are max_in_flight"):
         CaptionerSpec(backend="echo", model="m", options={"temprature": 1}).make(device="cpu")
 
 

@@ -118,6 +118,12 @@ def test_the_answer_about_a_shot(root: Path) -> None:
     assert row["moviebench_shot_notes"] == ["style elements left out: 1"]
 
 
+def test_other_names_are_told() -> None:
+    _, request = shot([character("Su-Chin", aliases=["Su", "Chin"]), character("Wren")])
+    named = [part for part in request.parts if isinstance(part, str) and part.startswith("Character: ")]
+    assert named == ["Character: Su-Chin (also called Su, Chin)", "Character: Wren"]
+
+
 def test_names_that_are_not_in_the_bank_are_left_out() -> None:
     bank = [character("Su-Chin", aliases=["Su", "Chin"]), character("Bleeker's Mom", aliases=["Mom"])]
     bank += [character("Juno's Mom", aliases=["Mom"]), character("Chin")]

@@ -331,10 +331,15 @@ def test_check_of_a_server_that_is_not_there(server: ModelServer) -> None:
         ({"base_url": "localhost:8000"}, "must be like http://host:8000/v1"),
         ({"base_url": "http://me:sk-hidden@host/v1"}, "must not hold a password"),
         ({"base_url": "http://host/v1?key=sk-hidden"}, "must not hold a password"),
-        ({"base_url": "http://host/v1", "pictures": "film"}, "'film' must be one of images, video"),
+        ({"base_url": "http://host/v1", "pictures": "film"}, "pictures='film': must be one of images, video"),
         ({"base_url": "http://host/v1", "max_in_flight": 0}, "must be 1 or more"),
-        ({"base_url": "http://host/v1", "colour": 1}, "unexpected keyword argument 'colour'"),
-        ({}, "base_url"),
+        ({"base_url": "http://host/v1", "colour": 1}, "openai: there is no option 'colour'; there are backoff_seconds"),
+        ({"base_url": "http://host/v1", "max_in_flght": 3}, "did you mean 'max_in_flight'"),
+        ({"base_url": "http://host/v1", "timeout_seconds": "abc"}, "timeout_seconds='abc': must be a number"),
+        ({"base_url": "http://host/v1", "timeout_seconds": 0}, "timeout_seconds must be more than 0"),
+        ({"base_url": "http://host/v1", "max_tries": 1.5}, "max_tries=1.5: must be a whole number"),
+        ({"base_url": "http://host/v1", "chat_template_kwargs": [1]}, "must be a mapping of names or null"),
+        ({}, "it needs base_url"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:

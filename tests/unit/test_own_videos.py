@@ -96,7 +96,7 @@ def test_clips_that_are_not_inside(root: Path, tmp_path: Path) -> None:
     rows = joined(root)[3:]
     with pytest.raises(VideoNotFoundError, match=r"sample lvd2m/ytb/train-3, clip x: no file 'x.mp4'"):
         decode(rows, root)
-    assert decode(rows, root, missing="mask", size=(24, 32)) == [[0]]
+    assert decode(rows, root, missing="mask", size=(24, 32)) == [[0, 0]]
     rows[0]["clips"][0]["video"] = str(write_video(tmp_path / "original.mp4", num_frames=20))
     assert decode(rows, root) == [[5, 15]], "a pointer to elsewhere still holds"
     rows[0]["clips"][0]["video"] = None

@@ -1,5 +1,6 @@
 """The plan: every sample once per epoch, equal steps for every rank, one bucket per batch, and the same for ever."""
 
+import tracemalloc
 from collections import Counter
 from typing import Any
 
@@ -9,15 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from civid_loader.buckets import Bucket, assign, fit, fit_buckets
+from civid_loader.epoch import Tail
 from civid_loader.ordering import Mix, shuffled
-from civid_loader.plan import BatchPlan, PlannedBatch, Tail
+from civid_loader.plan import BatchPlan, PlannedBatch
 
 BUCKETS = [
     Bucket(num_frames=frames, height=height, width=width)
     for frames in (8, 16)
     for height, width in ((256, 256), (192, 336), (336, 192))
 ]
-SIZES = st.lists(st.tuples(st.integers(1, 60), st.integers(16, 2000), st.integers(16, 2000)), min_size=1, max_size=80)
+SIZE = st.tuples(st.integers(1, 60), st.integers(16, 2000), st.integers(16, 2000))
+SIZES = st.lists(SIZE, min_size=1, max_size=80)
 TAILS = st.sampled_from(["pad", "short", "drop"])
 
 
@@ -72,7 +75,7 @@ def test_every_sample_is_in_one_batch_of_an_epoch(
 @settings(max_examples=50, deadline=None)
 def test_the_number_of_ranks_does_not_change_the_batches(sizes: Any, seed: int, tail: Tail) -> None:
     plans = [BatchPlan(sizes, buckets=BUCKETS, batch_size=4, world_size=n, tail=tail, seed=seed) for n in (1, 2, 4)]
-    assert len({plan.fingerprint for plan in plans}) == 1
+    assert all(plan.identity == plans[0].identity for plan in plans)
     seen = [[real_rows([shares]) for shares in epoch_of(plan, 1)] for plan in plans]
     assert seen[0] == seen[1] == seen[2]
 
@@ -133,6 +136,83 @@ def test_budgets_give_each_bucket_its_batch_size() -> None:
     assert pixels.batch_sizes[3] == 4
 
 
+def test_budgets_count_the_clips_of_a_sequence() -> None:
+    """Sequences of 1 to 3 clips, 8 frames each: a batch of padded sequences has never more frames than allowed."""
+    num_clips = np.array([1, 2, 3, 1] * 10)
+    sizes = [(8, 256, 256)] * 40
+    plan = BatchPlan(sizes, num_clips=num_clips, buckets=BUCKETS[:1], max_frames=64, world_size=2)
+    assert plan.batch_sizes == (2 * 2,), "of 24 frames, two for each rank"
+    for shares in epoch_of(plan):
+        for one in shares:
+            assert len(one.rows) * num_clips[one.rows].max() * 8 <= 64
+    with pytest.raises(ValueError, match=r"one sample of 3 clips in .* has 24; raise it"):
+        BatchPlan(sizes, num_clips=num_clips, buckets=BUCKETS[:1], max_frames=20)
+    with pytest.raises(ValueError, match="num_clips is"):
+        BatchPlan(sizes, num_clips=num_clips[:3], batch_size=4)
+
+
+def test_padding_counts_frames_and_clips_that_are_not_there() -> None:
+    plan = BatchPlan([(8, 256, 256), (4, 256, 256)], num_clips=[1, 2], buckets=BUCKETS[:1], batch_size=2)
+    (report,) = plan.report()
+    assert report.padding_share == 1 - (1 * 8 + 2 * 4) / (2 * 2 * 8), "two places for clips of 8 frames, twice"
+    apart = BatchPlan([(8, 256, 256), (4, 256, 256)], num_clips=[1, 2], buckets=BUCKETS[:1], batch_size=2, world_size=2)
+    assert apart.report()[0].padding_share == 1 - (8 + 8) / (8 + 16), "ranks stack what is theirs"
+
+
+@given(
+    counts=st.lists(st.integers(1, 40), min_size=1, max_size=3),
+    weights=st.lists(st.floats(0.1, 10), min_size=3, max_size=3),
+    total=st.integers(1, 100),
+    max_frames=st.integers(16, 200),
+    world_size=st.integers(1, 3),
+    epoch=st.integers(0, 3),
+    data=st.data(),
+)
+@settings(max_examples=80, deadline=None)
+def test_mixes_and_budgets(
+    counts: list[int],
+    weights: list[float],
+    total: int,
+    max_frames: int,
+    world_size: int,
+    epoch: int,
+    data: st.DataObject,
+) -> None:
+    num_rows = sum(counts)
+    sizes = data.draw(st.lists(SIZE, min_size=num_rows, max_size=num_rows))
+    mix = Mix(num_rows=tuple(counts), weights=tuple(weights[: len(counts)]), rows_per_epoch=total)
+    plan = BatchPlan(sizes, buckets=BUCKETS, max_frames=max_frames, mix=mix, world_size=world_size)
+    batches = epoch_of(plan, epoch)
+    rows = real_rows(batches)
+    edges = np.cumsum([0, *counts])
+    found = np.histogram(rows, bins=edges)[0].tolist() if rows else [0] * len(counts)
+    assert found == list(mix.quotas), "exact shares"
+    assert sum(mix.quotas) == total == sum(report.num_samples for report in plan.report(epoch))
+    seen = Counter[tuple[int, int]]()
+    for shares in batches:
+        for one in shares:
+            assert one.bucket is not None
+            assert len(one.rows) * one.bucket.num_frames <= max_frames
+            seen.update((row, draw) for row, draw, weight in _zip(one) if weight)
+    assert set(seen.values()) <= {1}, "each time that a row comes, it is another draw"
+
+
+def _zip(batch: PlannedBatch) -> list[tuple[int, int, float]]:
+    return list(zip(batch.rows.tolist(), batch.draws.tolist(), batch.weights.tolist(), strict=True))
+
+
+def test_two_million_samples() -> None:
+    """Of as many sizes as there are samples: what is needed beside the sizes themselves."""
+    rng = np.random.default_rng(0)
+    sizes = np.column_stack([rng.integers(8, 4000, 2_000_000), rng.integers(200, 2000, (2_000_000, 2))])
+    tracemalloc.start()
+    plan = BatchPlan(sizes, buckets=BUCKETS, batch_size=64, world_size=8)
+    assert plan.num_batches() > 31_000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200e6
+
+
 def test_samples_go_where_they_lose_least() -> None:
     def bucket(*size: int) -> Bucket:
         return BUCKETS[int(assign(np.array([size]), BUCKETS)[0])]
@@ -152,8 +232,10 @@ def test_buckets_are_fitted_to_the_shapes_there_are() -> None:
     found = fit_buckets(sizes, num_frames=(8, 16), pixels_per_frame=256 * 256, max_shapes=3)
     assert {(one.height, one.width) for one in found} == {(192, 336), (336, 192), (224, 288)}
     assert {one.num_frames for one in found} == {8, 16}
-    with pytest.raises(ValueError, match="needs samples"):
-        fit_buckets([], num_frames=(8,), pixels_per_frame=1000)
+    assert fit_buckets(sizes, num_frames=8, pixels_per_frame=256 * 256, max_shapes=3) == found[:3]
+    for some, lengths in (([], (8,)), (sizes, ()), (sizes, (0,))):
+        with pytest.raises(ValueError, match="needs samples"):
+            fit_buckets(some, num_frames=lengths, pixels_per_frame=1000)
 
 
 def test_a_mix_has_exact_shares_and_goes_on_where_it_stopped() -> None:
@@ -194,6 +276,13 @@ def test_other_mistakes() -> None:
         BatchPlan([], batch_size=1)
     with pytest.raises(ValueError, match=r"sizes with buckets are \[N, 3\]"):
         BatchPlan([1, 2], buckets=BUCKETS, batch_size=1)
+    with pytest.raises(ValueError, match="buckets is empty"):
+        BatchPlan([[1, 1, 1]], buckets=[], batch_size=1)
+    for weights in ((1, float("inf")), (1, float("nan")), (1, -1)):
+        with pytest.raises(ValueError, match="each above 0, and finite"):
+            Mix(num_rows=(1, 1), weights=weights)
+    with pytest.raises(ValueError, match="rows_per_epoch=0"):
+        Mix(num_rows=(1,), weights=(1,), rows_per_epoch=0)
     with pytest.raises(ValueError, match="each above 0"):
         Mix(num_rows=(1, 0), weights=(1, 1))
     with pytest.raises(ValueError, match="2 datasets and 1 weights"):

@@ -3,38 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
-from civid_loader import schema
 from civid_loader.errors import AnnotationError
 from civid_loader.sample_sizes import read_sizes
-from civid_loader.schema import arrow_schema
-from civid_loader.storage import shard_name, write_shard
-
-
-def sample(number: int, *clips: dict[str, Any] | None) -> dict[str, Any]:
-    """A row of clips with what upstream states of their files."""
-    made: list[dict[str, Any]] = [
-        {
-            **{"clip_id": f"{number}/{i}", "index": i, "video": None, "trimmed": True, "captions": []},
-            "media": media,
-        }
-        for i, media in enumerate(clips)
-    ]
-    return {
-        **schema.empty_sample(),
-        **{"sample_id": f"s{number}", "dataset": "civid", "subset": "full", "level": "sequence", "clips": made},
-    }
-
-
-def write(root: Path, rows: list[dict[str, Any]], table: str = "annotations", split: str = "train") -> None:
-    data = pa.Table.from_pylist(rows, schema=arrow_schema(table))
-    write_shard(root / table / shard_name(split, 0, 1), [data], table=table)
-
-
-LARGE = {"width": 1280, "height": 720, "num_frames": 90}
-TIMED = {"width": 640, "height": 480, "fps": 25.0, "duration_seconds": 4.0}
+from support.sized_rows import LARGE, TIMED, sample, write
 
 
 def test_as_upstream_states_them(tmp_path: Path) -> None:
@@ -51,6 +24,7 @@ def test_as_upstream_states_them(tmp_path: Path) -> None:
     found = read_sizes(tmp_path)
     assert found.sizes.tolist() == [[90, 720, 1280], [90, 480, 640], [90, 720, 1280], [90, 720, 1280], [90, 720, 1280]]
     assert (found.num_measured, found.num_unknown) == (0, 1), "the third has the most common size"
+    assert found.num_clips.tolist() == [1, 2, 1, 2, 1]
 
 
 def test_what_was_measured_wins(tmp_path: Path) -> None:

@@ -202,6 +202,7 @@ def test_other_archives_are_done_when_one_is_damaged(tmp_path: Path) -> None:
         (gzip.compress(b"key,url\n" * 999), "no tar can be read"), (b"\x28\xb5\x2f\xfd" + bytes(99), "zstd -d"),
         (b"PK\3\4" + bytes(99), "is a zip"), (b"\x1f\x8b", "no tar can be read"), (bytes(512), "no tar can be read"),
     ],
+    ids=["nothing", "page", "gzip of a table", "zstd", "zip", "cut off", "zeros"],
 )  # fmt: skip
 def test_what_is_no_tar_is_said(data: bytes, word: str, tmp_path: Path) -> None:
     (tmp_path / "a.tar.gz").write_bytes(data)

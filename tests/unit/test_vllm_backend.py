@@ -61,6 +61,26 @@ def test_requests_and_answers(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("_vllm")
+def test_an_answer_that_was_given_up_is_none(folder: Path) -> None:
+    asked = made(folder)
+    asked.load()
+    (found,) = asked.generate([Request(id="a", parts=("abort",))])
+    asked.close()
+    assert (found.finish_reason, found.error) == (None, "vLLM ended the answer: abort")
+    assert found.seconds > 0
+
+
+@pytest.mark.usefixtures("_vllm")
+def test_thinking_is_switched_off_unless_said_otherwise(folder: Path) -> None:
+    for options, variables in (({}, {"enable_thinking": False}), ({"chat_template_kwargs": {}}, {})):
+        asked = made(folder, **options)
+        asked.load()
+        asked.generate([Request(id="a", parts=("x",))])
+        assert asked._llm.variables == asked.identity["chat_template_kwargs"] == variables
+        asked.close()
+
+
+@pytest.mark.usefixtures("_vllm")
 def test_one_that_is_too_long_fails_alone(folder: Path) -> None:
     asked = made(folder)
     asked.load()
@@ -69,6 +89,7 @@ def test_one_that_is_too_long_fails_alone(folder: Path) -> None:
     asked.close()
     assert [one.error is None for one in found] == [True, False, True, True]
     assert "longer than the maximum" in (found[1].error or "")
+    assert [one.is_refused for one in found] == [False, True, False, False]
 
 
 @pytest.mark.usefixtures("_vllm")
