@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from civid_loader import stage_options as options
-from civid_loader.errors import MissingDependencyError
 
 
 def process(
@@ -63,7 +62,7 @@ def process(
     captioner = options.captioner_of(
         backend, name, base_url=base_url, max_in_flight=max_in_flight, download=download, options=backend_option
     )
-    _check_installed()
+    options.check_installed()
     asked = _asked(recipe, stage, only, captions=captions, may_ask=captioner is not None)
     if not asked:
         raise typer.BadParameter(f"recipe {recipe} has no scores to compute; --captions writes its captions")
@@ -143,7 +142,7 @@ def caption(
     captioner = options.captioner_of(
         backend, model, base_url=base_url, max_in_flight=max_in_flight, download=download, options=backend_option
     )
-    _check_installed()
+    options.check_installed()
     if captioner is None:
         raise typer.BadParameter("who is to write? name a --backend and its --model")
     asked = _asked(recipe, stage, only, captions=recipe is not None, may_ask=True)
@@ -253,15 +252,6 @@ def _asked(
     return options.steps_of(found.captions if captions else found.stages, only, may_ask=may_ask)
 
 
-def _check_installed() -> None:
-    try:
-        from civid_loader.processing import run  # noqa: F401 - to see whether it can be
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"stages need {error.name or error}: pip install 'civid_loader[process]'"
-        ) from error
-
-
 def _run(
     dataset: Path,
     asked: Sequence[tuple[str, dict[str, Any]]],
@@ -282,7 +272,7 @@ def _run(
     specs = options.specs_of(asked, weights, download=download, accepted=accepted, missing=missing)
     found: Any
     if dry_run:
-        known = ("videos", "device", "timeout_seconds", "captioner", "captions_from", "limit")
+        known = ("videos", "device", "timeout_seconds", "captioner", "limit", "captions_from")
         found = estimate(dataset, specs, missing=missing, **{name: settings[name] for name in known})
     else:
         found = run(dataset, specs, layer=layer, quiet=as_json, **settings)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
-from civid_loader.errors import ModelError, StageError
+from civid_loader.errors import MissingDependencyError, ModelError, StageError
 
 if TYPE_CHECKING:
     from civid_loader.processing.answers import Usage
@@ -176,6 +176,20 @@ def specs_of(
     if unknown := sorted(set(models) - roles):
         raise StageError(f"no stage here has a model {unknown[0]!r}; there are {', '.join(sorted(roles)) or 'none'}")
     return specs
+
+
+def check_installed() -> None:
+    """Refuse where what stages need is not installed.
+
+    Raises:
+        MissingDependencyError: says what, and how to get it.
+    """
+    try:
+        from civid_loader.processing import run  # noqa: F401 - to see whether it can be
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"stages need {error.name or error}: pip install 'civid_loader[process]'"
+        ) from error
 
 
 def layer_name(recipe: str | None, asked: Sequence[tuple[str, dict[str, Any]]], *, limit: int | None) -> str:

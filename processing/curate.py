@@ -226,8 +226,7 @@ def _fingerprint(recipe: Recipe, folder: str, pointers: Sequence[str], embedders
 def _run(job: _Job) -> dict[str, Any]:
     """The rows of one film as a file, its journal entry, and what was asked; the same film gives the same bytes."""
     asker = None if job.asked is None else job.asked.load()
-    entry = _entry(job, asker)
-    return entry | {"usage": asdict(Usage() if asker is None else asker.take_usage())}
+    return _entry(job, asker) | {"usage": asdict(Usage() if asker is None else curate_asking.take_usage(asker))}
 
 
 def _entry(job: _Job, asker: CuratingAsker | None) -> dict[str, Any]:

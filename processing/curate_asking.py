@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from civid_loader.errors import StageError
+from civid_loader.processing.answers import Answers, Usage
 from civid_loader.processing.captioner import Captioner, CaptionerSpec
 from civid_loader.processing.entity_asker import CaptionerAsker
 from civid_loader.processing.recipe import Recipe
@@ -82,7 +83,7 @@ class Asked:
     def _asker(self, made: list[Captioner]) -> CuratingAsker:
         kinds: dict[str, Callable[[], CuratingAsker]] = {
             "civid": lambda: CaptionerAsker.of(made[0]),
-            "miradata": lambda: StitchAsker.of(*made),
+            "miradata": lambda: StitchAsker(models=tuple(Answers(captioner=one) for one in made)),
         }
         return kinds[self.dataset]()
 
@@ -90,4 +91,18 @@ class Asked:
 def close() -> None:
     """Let go of the models of this process."""
     while _LOADED:
-        _LOADED.popitem()[1].close()
+        asker = _LOADED.popitem()[1]
+        for one in _answers_of(asker):
+            one.close()
+
+
+def take_usage(asker: CuratingAsker) -> Usage:
+    """What was asked since the last call."""
+    usage = Usage()
+    for one in _answers_of(asker):
+        usage.add(one.take_usage())
+    return usage
+
+
+def _answers_of(asker: CuratingAsker) -> tuple[Answers, ...]:
+    return asker.models if isinstance(asker, StitchAsker) else (asker.answers,)

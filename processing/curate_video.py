@@ -244,7 +244,7 @@ class _Film:
         with ThreadPoolExecutor(_SEQUENCES_AT_ONCE, "civid-votes") as pool:
             votes = list(pool.map(lambda scene: self._votes(scene, taus), range(len(self.spans) - 1)))
         kept = [span for span in stitch(self.spans, votes.__getitem__) if span.duration_seconds >= params.min_seconds]
-        num_asked = len(self.asker.answers) if isinstance(self.asker, StitchAsker) else 0
+        num_asked = len(self.asker.models) if isinstance(self.asker, StitchAsker) else 0
         flags = [*{0: [NO_LANGUAGE_MODEL], 1: [ONE_LANGUAGE_MODEL]}.get(num_asked, []), STAND_IN]
         return [self._rows.sample(number, [span], flags=flags) for number, span in enumerate(kept)]
 

@@ -101,13 +101,14 @@ def estimate(
         device: cpu or cuda.
         timeout_seconds: for decoding one clip.
         captioner: whom stages ask that ask a model.
+        captions_from: as of the run.
         limit: as of the run.
         missing: stages without weights -> how to get them; they, and those that need them, are planned only.
 
     Raises:
         StageError: stages that do not fit together; no GPU.
         AnnotationError: no built dataset.
-        VideoNotFoundError: there is no such root of videos.
+        VideoRootError: there is no such root of videos, or pointers need one.
     """
     check_device(device)
     root = Path(dataset)

@@ -1,4 +1,4 @@
-"""What made a layer, for its metadata: stages with models and frames, versions, device, when, of which dataset."""
+"""What made a layer: for a run to know it again, and for its metadata (models, frames, versions, device, when)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import av
 import torch
+import xxhash
 
 import civid_loader
 from civid_loader.processing.asking import AskingStage
@@ -29,6 +30,33 @@ _PACKAGES: Final = {
     "vllm": ("vllm",),
 }
 """What is told -> distributions that bring it."""
+
+
+def made_by_of(stages: Sequence[Stage[Any]], chunks: Chunks, **given: Any) -> dict[str, Any]:
+    """What decides the rows: another value is another run. Neither paths nor versions of libraries are in it.
+
+    Args:
+        stages: of the run.
+        chunks: its clips.
+        given: what else does; what is not there is left out.
+    """
+    each: dict[str, Any] = {stage.name: stage.fingerprint() for stage in stages}
+    there = {name: value for name, value in given.items() if value is not None}
+    return {
+        "fingerprint": xxhash.xxh3_64_hexdigest(repr(sorted((each | there).items())).encode()),
+        "stages": each,
+        **there,
+        "clips": chunks.fingerprint,
+        "num_clips": chunks.num_clips,
+    }
+
+
+def is_finished(root: Path, layer: str, made_by: dict[str, Any]) -> bool:
+    """Whether the layer is there and was made just so."""
+    if not (root / MANIFEST).is_file():
+        return False
+    made = read_manifest(root).get("layers", {}).get(layer, {}).get("made_by")
+    return bool(made == made_by)
 
 
 def provenance_of(

@@ -20,14 +20,14 @@ from civid_loader.errors import OutputError, StageError, TooManyFailedError
 from civid_loader.output import is_continued, only_builder
 from civid_loader.processing.asking import AskingStage
 from civid_loader.processing.captioner import CaptionerSpec
-from civid_loader.processing.chunks import Chunk, Chunks, plan_chunks, read_clips
+from civid_loader.processing.chunks import Chunk, plan_chunks, read_clips
 from civid_loader.processing.delivery import deliver
 from civid_loader.processing.earlier_captions import EarlierCaptions
 from civid_loader.processing.engines.local import run_local
 from civid_loader.processing.engines.ray import run_ray
 from civid_loader.processing.planner import DecodePlan, check_root
 from civid_loader.processing.process_report import ProcessReport, Spent, report_on
-from civid_loader.processing.provenance import provenance_of
+from civid_loader.processing.provenance import is_finished, made_by_of, provenance_of
 from civid_loader.processing.run_checks import FailureCap, check_device, check_limited
 from civid_loader.processing.sealing import layers_of, read_rows, seal
 from civid_loader.processing.stage import CorpusStage, Row, Stage
@@ -35,7 +35,7 @@ from civid_loader.processing.stage_rows import features_of_work, is_error, table
 from civid_loader.processing.work import UNIT_KEYS, Job, Result, Setup, StageSpec
 from civid_loader.progress import track_units
 from civid_loader.schema import arrow_schema_of
-from civid_loader.storage import MANIFEST, Journal, read_manifest, write_json, write_shard
+from civid_loader.storage import Journal, write_json, write_shard
 
 Engine = Literal["local", "ray"]
 _JOURNAL: Final = "journal.jsonl"
@@ -115,14 +115,14 @@ def process(
     chunks = plan_chunks(root, limit=limit, unit=unit)
     earlier = None if captions_from is None else EarlierCaptions.of(root, captions_from, into=layer)
     asked, num_slots = _checked(captioner, plan.stages, device)
-    made_by = _made_by(
+    made_by = made_by_of(
         plan.stages,
         chunks,
         captioner=asked,
+        has_pictures=None if pictures is None or asked is None else True,
         captions_from=earlier.identity if earlier else None,
-        has_pictures=None if asked is None else pictures is not None,
     )
-    finished = not overwrite and _finished(root, layer, made_by)
+    finished = not overwrite and is_finished(root, layer, made_by)
     if finished and not retry_errors:
         return _report(root, layers, output, fingerprint=made_by["fingerprint"], spent=spent)
     if limit is not None and not overwrite:
@@ -274,30 +274,6 @@ def _merged(result: Result, ids: Sequence[str], known: Mapping[str, Row]) -> lis
     """The rows of a chunk, those found now and those known before; ids are compared, never counted on."""
     found = {row["clip_id"]: row for row in result.rows}
     return [found.get(clip_id) or known[clip_id] for clip_id in ids]
-
-
-def _made_by(stages: Sequence[Stage[Any]], chunks: Chunks, **given: Mapping[str, Any] | bool | None) -> dict[str, Any]:
-    """What decides the rows: another value is another run. Neither paths nor versions of libraries are in it.
-
-    `given`: what is not there is left out.
-    """
-    each: dict[str, Any] = {stage.name: stage.fingerprint() for stage in stages}
-    there = {name: value for name, value in given.items() if value is not None}
-    return {
-        "fingerprint": xxhash.xxh3_64_hexdigest(repr(sorted((each | there).items())).encode()),
-        "stages": each,
-        **there,
-        "clips": chunks.fingerprint,
-        "num_clips": chunks.num_clips,
-    }
-
-
-def _finished(root: Path, layer: str, made_by: dict[str, Any]) -> bool:
-    """Whether the layer is there and was made just so."""
-    if not (root / MANIFEST).is_file():
-        return False
-    made = read_manifest(root).get("layers", {}).get(layer, {}).get("made_by")
-    return bool(made == made_by)
 
 
 def _told(spent: Spent) -> str:

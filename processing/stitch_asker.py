@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from civid_loader.errors import CaptionerError
-from civid_loader.processing.answer_texts import read_answer
-from civid_loader.processing.answers import Answers, Usage
-from civid_loader.processing.captioner import Captioner, Picture, Request, choice_schema
+from civid_loader.processing.answers import Answers
+from civid_loader.processing.captioner import Picture, Request, choice_schema
 from civid_loader.processing.prompts import load_prompt
 
 Image = npt.NDArray[np.uint8]
@@ -31,19 +30,14 @@ class StitchAsker:
     pair; then its yes joins where at least one embedding agrees, so that still two voters of different kinds do.
     """
 
-    answers: tuple[Answers, ...]
-    """Of one model or two, loaded."""
-
-    @classmethod
-    def of(cls, *captioners: Captioner) -> "StitchAsker":
-        """One that asks these models."""
-        return cls(answers=tuple(Answers(captioner=one) for one in captioners))
+    models: tuple[Answers, ...]
+    """Of one or two, loaded."""
 
     @property
     def identity(self) -> dict[str, Any]:
         """What decides the votes, as plain JSON."""
         return {
-            "captioners": [dict(one.captioner.identity) for one in self.answers],
+            "captioners": [dict(one.captioner.identity) for one in self.models],
             "prompts": {PROMPT: load_prompt(PROMPT).sha256},
         }
 
@@ -69,20 +63,20 @@ class StitchAsker:
             first_HWC: uint8, of the same size.
             alike: votes of the two embeddings.
         """
-        is_alone = len(self.answers) == 1
+        is_alone = len(self.models) == 1
         if all(alike) or (is_alone and not any(alike)):
             return False, False
-        q = self._ask(self.answers[0], last_HWC, first_HWC)
+        q = self._ask(self.models[0], last_HWC, first_HWC)
         if not q or is_alone:
             return q, q and any(alike)
-        return q, self._ask(self.answers[1], last_HWC, first_HWC)
+        return q, self._ask(self.models[1], last_HWC, first_HWC)
 
-    def _ask(self, answers: Answers, *frames_HWC: Image) -> bool:
+    def _ask(self, model: Answers, *frames_HWC: Image) -> bool:
         """No, too, where the answer cannot be read."""
         pictures = (Picture(pixels_HWC=np.ascontiguousarray(frame_HWC)) for frame_HWC in frames_HWC)
         schema = choice_schema(_YES, "no")
         request = Request(id=PROMPT, parts=(load_prompt(PROMPT).text, *pictures), schema=schema, max_tokens=_MAX_TOKENS)
-        (response,) = answers.ask_all([request])
+        response = model.ask(request)
         if response.is_server_error:
             raise CaptionerError(
                 f"{PROMPT}: {response.error}; when the server answers again, run the same command: what is finished is "

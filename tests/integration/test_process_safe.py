@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from civid_loader.cli import app
-from civid_loader.errors import OutputError, StageError, TooManyFailedError, VideoNotFoundError
+from civid_loader.errors import OutputError, StageError, TooManyFailedError, VideoRootError
 from civid_loader.processing import run
 from civid_loader.processing.chunks import plan_chunks
 from civid_loader.processing.planner import decode_clip
@@ -152,7 +152,7 @@ def test_a_device_that_is_not_there(root: Path, videos: Path, monkeypatch: pytes
 
 
 def test_a_root_that_is_not_there(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(VideoNotFoundError, match="none: no such folder, tar or zip"):
+    with pytest.raises(VideoRootError, match=r"the video root '.*none' is not a folder"):
         process(root, COLOUR, videos=tmp_path / "none", **SETTINGS)
     assert not (root / ".incomplete-scores-x").exists()
 
