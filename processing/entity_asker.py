@@ -18,7 +18,7 @@ from PIL import Image as Pictures
 
 from civid_loader.errors import CaptionerError
 from civid_loader.processing.answer_texts import read_answer
-from civid_loader.processing.answers import Answers, Usage
+from civid_loader.processing.answers import Answers
 from civid_loader.processing.captioner import Captioner, Picture, Request, Response, choice_schema
 from civid_loader.processing.conversation import MORE_TOKENS
 from civid_loader.processing.prompts import load_prompt
@@ -60,14 +60,6 @@ class CaptionerAsker:
         """What decides its answers, as plain JSON."""
         prompts = {name: load_prompt(name).sha256 for name in PROMPTS}
         return {"captioner": dict(self.answers.captioner.identity), "prompts": prompts}
-
-    def take_usage(self) -> Usage:
-        """What was asked since the last call."""
-        return self.answers.take_usage()
-
-    def close(self) -> None:
-        """Let go of the model."""
-        self.answers.close()
 
     def main_entity(self, middle_frames: Sequence[Image]) -> Entity | None:
         """See `Asker`."""

@@ -4,10 +4,12 @@ Legend: H height, W width, C = 3 channels (RGB).
 """
 # ruff: noqa: N803 - arrays carry their shape.
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import jsonschema
 import numpy as np
 import numpy.typing as npt
 
@@ -40,18 +42,6 @@ class StitchAsker:
             "captioners": [dict(one.captioner.identity) for one in self.models],
             "prompts": {PROMPT: load_prompt(PROMPT).sha256},
         }
-
-    def take_usage(self) -> Usage:
-        """What was asked since the last call."""
-        usage = Usage()
-        for one in self.answers:
-            usage.add(one.take_usage())
-        return usage
-
-    def close(self) -> None:
-        """Let go of the models."""
-        for one in self.answers:
-            one.close()
 
     def votes(self, last_HWC: Image, first_HWC: Image, *, alike: tuple[bool, bool]) -> tuple[bool, bool]:
         """(q, l) on two scenes, from the last frame of one and the first of the next.
@@ -87,6 +77,8 @@ class StitchAsker:
 
 def _is_yes(text: str, schema: Mapping[str, Any]) -> bool:
     try:
-        return bool(read_answer(text, schema)["choice"] == _YES)
-    except ValueError:
+        value = json.loads(text)
+        jsonschema.validate(value, dict(schema))
+    except (json.JSONDecodeError, jsonschema.ValidationError):
         return False
+    return bool(value["choice"] == _YES)
