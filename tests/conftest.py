@@ -4,7 +4,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# Other processes use the cores too: how long an example takes says nothing.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 # Before anything imports huggingface_hub: tests touch no hub and no user's cache.
 os.environ["HF_HUB_OFFLINE"] = "1"

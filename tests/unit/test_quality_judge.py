@@ -44,9 +44,14 @@ def test_models_that_tell_no_probabilities() -> None:
     assert (row["mllm_variation"], row["mllm_variation_probability"]) == (True, None)
 
 
-@pytest.mark.parametrize("text", ["GOOD", '{"choice": "good"}', '{"choice": "GOOD or BAD"}'])
+def test_the_word_alone_is_an_answer() -> None:
+    row, _ = judged({"quality_variation": "GOOD", "quality_diversity": "Too much text: BAD."})
+    assert (row["mllm_variation"], row["mllm_diversity"]) == (True, False)
+
+
+@pytest.mark.parametrize("text", ["GOOD or BAD", "good enough", '{"choice": "good"}', '{"choice": "GOOD or BAD"}'])
 def test_nothing_but_the_two_is_an_answer(text: str) -> None:
     row, _ = judged({"quality_variation": '{"choice": "GOOD"}', "quality_diversity": text})
     assert row["reason"].startswith("quality_diversity: the answer")
     assert row["quality_judge_raw_text"] == text
-    assert "mllm_diversity" not in row
+    assert row.get("mllm_diversity") is None

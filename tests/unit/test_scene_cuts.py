@@ -61,7 +61,7 @@ def of_the_file(path: Path, *, threshold: float, min_scene_len: int, frame_skip:
     manager = SceneManager()
     manager.add_detector(Listening(threshold=threshold, min_scene_len=min_scene_len))
     Listening.heard.clear()
-    manager.detect_scenes(open_video(str(path), backend="pyav"), frame_skip=frame_skip)
+    manager.detect_scenes(open_video(str(path), backend="pyav", suppress_output=True), frame_skip=frame_skip)
     return [start.frame_num for start, _ in manager.get_scene_list()][1:], list(Listening.heard)
 
 
