@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +40,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     # Paths of its sockets are short, or Ray refuses them.
-    folder = Path(f"/tmp/ray-civid-{os.getpid()}")
+    folder = Path(tempfile.gettempdir(), f"ray-civid-{os.getpid()}")
     options = [
         "--head",
         "--block",
