@@ -15,8 +15,9 @@ import xxhash
 from civid_loader.caption_examples import Example, example
 from civid_loader.caption_pairs import Pairs, caption_pairs
 from civid_loader.caption_texts import CaptionTexts, open_texts
-from civid_loader.errors import LayerError
+from civid_loader.errors import AnnotationError, LayerError
 from civid_loader.progress import track
+from civid_loader.repo_names import pull_hint
 from civid_loader.schema import CAPTION_KINDS
 from civid_loader.vocabulary import Lengths, TextCounts, WordShift, word_shifts
 
@@ -93,6 +94,7 @@ def diff_captions(
         quiet: no progress bar.
 
     Raises:
+        AnnotationError: no such folder.
         LayerError: there is no such layer, or the two have no clip in common.
         ValueError: no kind of caption.
     """
@@ -101,6 +103,8 @@ def diff_captions(
     if max_examples < 0:
         raise ValueError(f"max_examples={max_examples}: it is 0 or more")
     root = Path(dataset)
+    if not root.is_dir():
+        raise AnnotationError(f"{root}: no such folder; it is that of a built dataset{pull_hint(dataset)}")
     texts = (open_texts(root, first), open_texts(root, second))
     places = pc.index_in(texts[1].clip_ids, value_set=texts[0].clip_ids)
     num_in_both = len(places) - places.null_count
