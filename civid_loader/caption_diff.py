@@ -2,69 +2,49 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from civid_loader.caption_examples import Example, example
+from civid_loader.caption_pairs import Pairs, caption_pairs
 from civid_loader.caption_texts import CaptionTexts, open_texts
-from civid_loader.errors import LayerError
+from civid_loader.errors import AnnotationError, LayerError
 from civid_loader.progress import track
+from civid_loader.repo_names import pull_hint
 from civid_loader.schema import CAPTION_KINDS
 from civid_loader.vocabulary import Lengths, TextCounts, WordShift, word_shifts
 
-MAX_WORDS: Final = 300
-"""Of a text of an example that are compared word by word; the rest counts as equal."""
 MAX_SHIFTS: Final = 20
 """Words told as gained, and as lost."""
 MIN_Z: Final = 1.96
 """Of those: smaller shifts are noise (5 %, two-sided)."""
 MAX_REASONS: Final = 10
+MAX_IDS: Final = 100
+"""Of clips that are in one only that are listed."""
 _CANDIDATES: Final = 5
 """So many examples are drawn for one that is shown: those that differ most."""
-
-Ids: TypeAlias = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Piece:
-    """Words of an example."""
-
-    change: Literal["same", "removed", "added"]
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Example:
-    """A text that changed."""
-
-    clip_id: str
-    first: str
-    second: str
-    similarity: float
-    """0..1: share of words in common, in order."""
-    pieces: tuple[Piece, ...]
-    """From the first text to the second."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KindDiff:
-    """What changed in the captions of a kind: of each clip, the first of that kind."""
+    """What changed in the captions of a kind; `caption_pairs` says which are compared where a clip has several."""
 
     kind: str
     num_equal: int
-    """Clips with the same text in both."""
+    """Captions with the same text in both."""
     num_changed: int
     num_only_first: int
-    """Clips with a text in the first only."""
+    """Captions that only the first has."""
     num_only_second: int
+    ids_only: tuple[tuple[str, ...], tuple[str, ...]]
+    """Clips of captions that only the first has, and only the second: at most MAX_IDS each, by id."""
     lengths: tuple[Lengths | None, Lengths | None]
     """Of all texts of the first, and of the second."""
     num_words: tuple[int, int]
@@ -85,6 +65,8 @@ class CaptionDiff:
     num_clips: tuple[int, int]
     """With a row in the first, and in the second."""
     num_clips_in_both: int
+    ids_only: tuple[tuple[str, ...], tuple[str, ...]]
+    """Clips with a row in the first only, and in the second only: at most MAX_IDS each, by id."""
     kinds: tuple[KindDiff, ...]
     reasons: tuple[Mapping[str, int], Mapping[str, int]]
     """Why clips could not be captioned -> clips."""
@@ -112,6 +94,7 @@ def diff_captions(
         quiet: no progress bar.
 
     Raises:
+        AnnotationError: no such folder.
         LayerError: there is no such layer, or the two have no clip in common.
         ValueError: no kind of caption.
     """
@@ -120,6 +103,8 @@ def diff_captions(
     if max_examples < 0:
         raise ValueError(f"max_examples={max_examples}: it is 0 or more")
     root = Path(dataset)
+    if not root.is_dir():
+        raise AnnotationError(f"{root}: no such folder; it is that of a built dataset{pull_hint(dataset)}")
     texts = (open_texts(root, first), open_texts(root, second))
     places = pc.index_in(texts[1].clip_ids, value_set=texts[0].clip_ids)
     num_in_both = len(places) - places.null_count
@@ -135,9 +120,18 @@ def diff_captions(
         names=(first, second),
         num_clips=(len(texts[0].clip_ids), len(texts[1].clip_ids)),
         num_clips_in_both=num_in_both,
+        ids_only=(_only(texts[0].clip_ids, texts[1].clip_ids), _only(texts[1].clip_ids, texts[0].clip_ids)),
         kinds=tuple(counting.by_kind[kind].result(kind, max_examples) for kind in found),
         reasons=(_most_common(counting.reasons[0]), _most_common(counting.reasons[1])),
     )
+
+
+def _only(these: pa.Array, those: pa.Array) -> tuple[str, ...]:
+    return _smallest(these.filter(pc.invert(pc.is_in(these, value_set=those))).to_pylist())
+
+
+def _smallest(clip_ids: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(clip_ids))[:MAX_IDS])
 
 
 def _most_common(counts: Counter[str]) -> dict[str, int]:
@@ -172,13 +166,10 @@ class _Counting:
         for counts, rows in zip(self.reasons, both, strict=True):
             for entry in pc.value_counts(rows.column("reason").drop_null()).to_pylist():
                 counts[entry["values"]] += entry["counts"]
-        found = [_texts_by_kind(rows) for rows in both]
         ids = pc.coalesce(*(rows.column("clip_id").combine_chunks() for rows in both))
-        nulls = pa.nulls(len(first), pa.string())
-        for kind in found[0].keys() | found[1].keys():
-            if self._kinds is None or kind in self._kinds:
-                of_kind = self.by_kind.setdefault(kind, _OfKind(self._max_candidates))
-                of_kind.add(ids, found[0].get(kind, nulls), found[1].get(kind, nulls))
+        for pairs in caption_pairs(first, second):
+            if self._kinds is None or pairs.kind in self._kinds:
+                self.by_kind.setdefault(pairs.kind, _OfKind(self._max_candidates)).add(ids, pairs)
 
 
 def _rows_at(rows: pa.Table, places: pa.Array) -> pa.Table:
@@ -190,23 +181,6 @@ def _rows_at(rows: pa.Table, places: pa.Array) -> pa.Table:
     return rows.take(places)
 
 
-def _texts_by_kind(rows: pa.Table) -> dict[str, pa.Array]:
-    """Kind -> for each row the text of its first caption of that kind."""
-    found = {}
-    for name in ("captions", "transition_captions"):
-        lists = rows.column(name).combine_chunks()
-        parents = pc.list_parent_indices(lists).to_numpy()
-        captions = lists.flatten()
-        kinds = pc.struct_field(captions, "kind").dictionary_encode()
-        codes, texts = kinds.indices.to_numpy(), pc.struct_field(captions, "text")
-        for code, kind in enumerate(kinds.dictionary.to_pylist()):
-            of_kind = np.flatnonzero(codes == code)
-            places = np.full(len(rows), -1, np.int64)
-            places[parents[of_kind][::-1]] = of_kind[::-1]  # the first is written last
-            found[kind] = texts.take(pa.array(places, mask=places < 0))
-    return found
-
-
 class _OfKind:
     """Counts of a kind, and a draw from its changed texts that does not depend on the order of the clips."""
 
@@ -215,8 +189,10 @@ class _OfKind:
         self._counts = Counter[str]()
         self._texts = (TextCounts(), TextCounts())
         self._drawn: list[tuple[int, str, str, str]] = []
+        self._ids_only: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
-    def add(self, clip_ids: pa.Array, first: pa.Array, second: pa.Array) -> None:
+    def add(self, clip_ids: pa.Array, pairs: Pairs) -> None:
+        first, second, clip_ids = pairs.first, pairs.second, clip_ids.take(pa.array(pairs.rows))
         for counts, texts in zip(self._texts, (first, second), strict=True):
             counts.add(texts)
         has_first, has_second = first.is_valid(), second.is_valid()
@@ -229,14 +205,19 @@ class _OfKind:
             "only second": pc.and_not(has_second, has_first),
         }
         self._counts.update({name: mask.true_count for name, mask in masks.items()})
+        self._ids_only = (
+            _smallest([*self._ids_only[0], *clip_ids.filter(masks["only first"]).to_pylist()]),
+            _smallest([*self._ids_only[1], *clip_ids.filter(masks["only second"]).to_pylist()]),
+        )
         ids, old, new = (values.filter(is_changed) for values in (clip_ids, first, second))
-        keys = np.fromiter(map(xxhash.xxh3_64_intdigest, ids.cast(pa.binary()).to_pylist()), np.uint64, len(ids))
+        drawn_by = pc.binary_join_element_wise(ids, old, "\n").cast(pa.binary()).to_pylist()
+        keys = np.fromiter(map(xxhash.xxh3_64_intdigest, drawn_by), np.uint64, len(ids))
         smallest = np.argsort(keys, kind="stable")[: self._max_candidates].tolist()
         drawn = [(int(keys[i]), ids[i].as_py(), old[i].as_py(), new[i].as_py()) for i in smallest]
         self._drawn = sorted([*self._drawn, *drawn])[: self._max_candidates]
 
     def result(self, kind: str, max_examples: int) -> KindDiff:
-        examples = sorted((_example(*one[1:]) for one in self._drawn), key=lambda one: (one.similarity, one.clip_id))
+        examples = sorted((example(*one[1:]) for one in self._drawn), key=lambda one: (one.similarity, one.clip_id))
         shifts = word_shifts(self._texts[0].words, self._texts[1].words)
         first, second = self._texts
         return KindDiff(
@@ -245,6 +226,7 @@ class _OfKind:
             num_changed=self._counts["changed"],
             num_only_first=self._counts["only first"],
             num_only_second=self._counts["only second"],
+            ids_only=self._ids_only,
             lengths=(first.lengths(), second.lengths()),
             num_words=(first.num_words, second.num_words),
             num_different_words=(len(first.words), len(second.words)),
@@ -252,26 +234,3 @@ class _OfKind:
             lost=tuple(one for one in shifts[::-1][:MAX_SHIFTS] if one.z <= -MIN_Z),
             examples=tuple(examples[:max_examples]),
         )
-
-
-def _example(clip_id: str, first: str, second: str) -> Example:
-    old, new = first.split(), second.split()
-    matcher = SequenceMatcher(None, old[:MAX_WORDS], new[:MAX_WORDS], autojunk=False)
-    pieces = list(_pieces(matcher, old, new))
-    for change, rest in (("removed", old[MAX_WORDS:]), ("added", new[MAX_WORDS:])):
-        if rest:
-            pieces.append(Piece(change="removed" if change == "removed" else "added", text=" ".join(rest)))
-    return Example(
-        clip_id=clip_id, first=first, second=second, similarity=round(matcher.ratio(), 4), pieces=tuple(pieces)
-    )
-
-
-def _pieces(matcher: SequenceMatcher[str], old: list[str], new: list[str]) -> Iterator[Piece]:
-    for change, a, b, c, d in matcher.get_opcodes():
-        if change == "equal":
-            yield Piece(change="same", text=" ".join(old[a:b]))
-            continue
-        if b > a:
-            yield Piece(change="removed", text=" ".join(old[a:b]))
-        if d > c:
-            yield Piece(change="added", text=" ".join(new[c:d]))

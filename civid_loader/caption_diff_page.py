@@ -5,7 +5,8 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
-from civid_loader.caption_diff import CaptionDiff, Example, KindDiff
+from civid_loader.caption_diff import MAX_IDS, CaptionDiff, KindDiff
+from civid_loader.caption_examples import Example
 from civid_loader.storage import atomic_file
 from civid_loader.vocabulary import Lengths, WordShift
 
@@ -17,6 +18,7 @@ td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; } th { color
 .cols { display: flex; gap: 3rem; flex-wrap: wrap; }
 article { border: 1px solid #d8dde3; border-radius: 6px; margin: .8rem 0; padding: .6rem 1rem; }
 article p { margin: .3rem 0; overflow-wrap: anywhere; } .id { color: #5b6570; font-size: .85rem; }
+.ids { overflow-wrap: anywhere; color: #5b6570; font-size: .85rem; }
 .texts { display: grid; grid-template-columns: 1fr 1fr; gap: 1.5rem; }
 del { background: #ffe1dd; text-decoration-color: #b3261e; } ins { background: #d9f2e0; text-decoration: none; }
 @media (max-width: 45rem) { .texts { grid-template-columns: 1fr; } }
@@ -48,6 +50,7 @@ def _page(diff: CaptionDiff) -> Iterator[str]:
         if reasons:
             yield f"<h3>Clips without captions in {name}</h3>"
             yield _table(("reason", "clips"), reasons.items())
+    yield from _only("Clips", diff.ids_only, (first, second))
     for one in diff.kinds:
         yield from _kind(one, first, second)
     yield "</body>\n</html>"
@@ -62,6 +65,7 @@ def _kind(diff: KindDiff, first: str, second: str) -> Iterator[str]:
         rows.append((name, *_numbers(lengths), words, different, f"{different / max(1, words):.4f}"))
     heads = ("words per text", "texts", "mean", "5 %", "median", "95 %", "words", "different", "different / all")
     yield _table(heads, rows, is_escaped=True)
+    yield from _only("Clips with captions of this kind", diff.ids_only, (first, second))
     if diff.gained or diff.lost:
         yield '<div class="cols">'
         for title, shifts in (("gained", diff.gained), ("lost", diff.lost)):
@@ -71,6 +75,15 @@ def _kind(diff: KindDiff, first: str, second: str) -> Iterator[str]:
         yield f"<h3>{len(diff.examples)} of {diff.num_changed:,} changed texts, the most different first</h3>"
     yield from (_example(one) for one in diff.examples)
     yield "</section>"
+
+
+def _only(what: str, ids_only: Iterable[tuple[str, ...]], names: Iterable[str]) -> Iterator[str]:
+    """The clips that only one has; names are HTML."""
+    for ids, name in zip(ids_only, names, strict=True):
+        if ids:
+            head = f"the first {MAX_IDS} by id" if len(ids) == MAX_IDS else f"{len(ids)}"
+            listed = ", ".join(map(escape, ids))
+            yield f'<details><summary>{what} only in {name}: {head}</summary><p class="ids">{listed}</p></details>'
 
 
 def _numbers(lengths: Lengths | None) -> tuple[int | str, ...]:

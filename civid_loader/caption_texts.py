@@ -19,10 +19,13 @@ from civid_loader.storage import read_table, shards
 ANNOTATIONS: Final = "annotations"
 """Name of the captions in the rows themselves."""
 _COLUMNS: Final = ("clip_id", "captions", "transition_captions", "reason")
+_FIELDS: Final = {
+    "kind": pa.string(), "text": pa.string(), "start_seconds": pa.float64(), "end_seconds": pa.float64()
+}  # fmt: skip
+"""Of a caption."""
 _LEAVES: Final = (
-    "clips.list.element.clip_id", "clips.list.element.index", "clips.list.element.captions.list.element.kind",
-    "clips.list.element.captions.list.element.text", "transitions.list.element.to_index",
-    "transitions.list.element.captions.list.element.kind", "transitions.list.element.captions.list.element.text",
+    "clips.list.element.clip_id", "clips.list.element.index", "transitions.list.element.to_index",
+    *(f"{of}.list.element.captions.list.element.{name}" for of in ("clips", "transitions") for name in _FIELDS),
 )  # fmt: skip
 _ROWS: Final = 16_384
 
@@ -86,17 +89,15 @@ def _of_layer(paths: list[Path]) -> Iterator[pa.Table]:
 
 
 def _schema() -> pa.Schema:
-    texts = pa.list_(pa.struct({"kind": pa.string(), "text": pa.string()}))
+    texts = pa.list_(pa.struct(_FIELDS))
     assert list(CAPTION_LAYER_FEATURES) == list(_COLUMNS)
     return pa.schema(dict(zip(_COLUMNS, (pa.string(), texts, texts, pa.string()), strict=True)))
 
 
 def _texts_only(lists: pa.ListArray) -> pa.ListArray:
-    """Lists of kind and text; an empty one for none."""
+    """Lists of kind, text and the part of the clip it is about; an empty one for none."""
     captions = lists.flatten()
-    texts = pa.StructArray.from_arrays(
-        [pc.struct_field(captions, "kind"), pc.struct_field(captions, "text")], names=["kind", "text"]
-    )
+    texts = pa.StructArray.from_arrays([pc.struct_field(captions, name) for name in _FIELDS], names=list(_FIELDS))
     return pa.ListArray.from_arrays(pa.array(offsets(lists), pa.int32()), texts)
 
 

@@ -26,6 +26,7 @@ from civid_loader.filter_outcomes import OUTCOMES, Mask, Outcomes, Scope, Truth,
 from civid_loader.filter_tables import RowWriter, copy_layer, copy_tables
 from civid_loader.judging import BATCH, Judge, chosen_layers, columns_in, columns_joined
 from civid_loader.output import WORK, check_output, finished_manifest, only_builder
+from civid_loader.repo_names import pull_hint
 from civid_loader.schema import TABLES
 from civid_loader.storage import MANIFEST, atomic_file, read_manifest, read_table, replace, write_json
 from civid_loader.upstream.records import Source
@@ -133,7 +134,9 @@ def filter_dataset(
     _check_options(scope, unknown)
     source = Path(os.path.abspath(dataset))
     if not (source / MANIFEST).is_file():
-        raise AnnotationError(f"{source}: no {MANIFEST}, so no built dataset; make one with `civid build`")
+        raise AnnotationError(
+            f"{source}: no {MANIFEST}, so no built dataset; make one with `civid build`{pull_hint(dataset)}"
+        )
     read_table(source, columns=["sample_id"])  # complete, and of this version of the schema
     chosen = chosen_layers(source, layers)
     condition = parse_where(where)

@@ -11,10 +11,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from civid_loader.clip_table import ClipColumns, clip_table, fields_of, leaves, offsets
-from civid_loader.errors import LayerError
+from civid_loader.errors import AnnotationError, LayerError
 from civid_loader.filter_outcomes import Outcomes, Scope, Tally, Truth, judge
 from civid_loader.layers import Layer, check_known, layer_folder, layer_names, layers_in
 from civid_loader.progress import track
+from civid_loader.repo_names import pull_hint
 from civid_loader.storage import read_table, shards
 from civid_loader.where import Evaluator, Where
 
@@ -38,6 +39,8 @@ def columns_of(
         layers: of a folder, those that may be used; None: all.
     """
     if isinstance(dataset, (str, os.PathLike)):
+        if not os.path.isdir(dataset):
+            raise AnnotationError(f"{dataset}: no such folder; it is that of a built dataset{pull_hint(dataset)}")
         return columns_in(Path(dataset), chosen_layers(Path(dataset), layers)).types()
     return columns_joined(dataset).types()
 

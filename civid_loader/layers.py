@@ -238,3 +238,14 @@ def check_known(layers: Sequence[Layer], *, num_clips: int, where: str) -> None:
                 f"layer {layer.name} knows none of the {num_clips:,} clips of {where}: it is of another dataset, or of "
                 "another split"
             )
+
+
+def incomplete(layers: Sequence[Layer], *, num_clips: int, where: str) -> list[str]:
+    """Once all rows are joined, a sentence for each layer that knows only some of the clips."""
+    return [
+        f"layer {layer.name} knows nothing of {layer.num_missing:,} of the {num_clips:,} clips of {where}: they have "
+        f"{'no captions of it' if layer.name.startswith('captions-') else 'null there'}; make the layer for all, or "
+        "filter them out"
+        for layer in layers
+        if layer.num_missing
+    ]

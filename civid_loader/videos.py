@@ -17,6 +17,7 @@ from civid_loader.archives import find_member, inflate
 from civid_loader.deadlines import Deadline
 from civid_loader.errors import UnreadableVideoError, UnsafePathError, VideoNotFoundError, VideoRootError
 from civid_loader.remote import RemoteSource
+from civid_loader.repo_names import url_hint
 from civid_loader.transport import Counters, without_credentials
 from civid_loader.video_shards import find_in_shards
 
@@ -254,7 +255,7 @@ def _local_path(pointer: str, *, root: str | None) -> str:
     if os.path.isfile(path):
         return path
     if root is not None and not os.path.isdir(root):
-        raise VideoRootError(f"the video root {root!r} is not a folder; pass the folder that holds the videos")
+        raise VideoRootError(f"the video root {root!r} is not a folder; pass that of the videos{url_hint(root)}")
     where = f"in the video root {root!r}" if path != pointer else "(an absolute path)"
     raise VideoNotFoundError(
         f"no file {pointer!r} {where}; download it, name another video root, or let the loader skip missing clips"

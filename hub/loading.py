@@ -2,12 +2,9 @@
 
 import json
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
 
 import datasets
 import pyarrow as pa
@@ -16,25 +13,22 @@ import pyarrow.parquet as pq
 import xxhash
 from datasets import Dataset, Features
 from filelock import FileLock
-from huggingface_hub import HfFileSystem
-from huggingface_hub.errors import EntryNotFoundError
 
 from civid_loader.errors import AnnotationError, OutputError
-from civid_loader.hub.access import Snapshot, hub_errors, resolve
-from civid_loader.layers import Layer, check_known, join_layers, layer_folder, layer_names
+from civid_loader.hub.access import hub_errors
+from civid_loader.hub.dataset_files import DatasetFiles, open_files
+from civid_loader.layers import Layer, check_known, incomplete, join_layers, layer_folder
 from civid_loader.progress import track
 from civid_loader.schema import SCHEMA_VERSION
-from civid_loader.storage import MANIFEST, atomic_file, leaf_paths, of_split, shards
-
-_REPO: Final = re.compile(r"(?:hf://datasets/)?(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[^@]+))?/?")
+from civid_loader.storage import atomic_file, leaf_paths, write_json
 
 
 def load(
     dataset: str | os.PathLike[str],
     split: str = "train",
     *,
-    layers: Sequence[str] = (),
-    columns: Sequence[str] | None = None,
+    layers: str | Sequence[str] = (),
+    columns: str | Sequence[str] | None = None,
     revision: str | None = None,
     token: str | None = None,
     quiet: bool = False,
@@ -42,7 +36,10 @@ def load(
     """Rows of a dataset with their layers.
 
     Captions of a `captions-` layer stand in front of the captions that are there, so they are chosen first; any other
-    layer is a column of its name: for each sample a list with one entry per clip, null where the layer has none.
+    layer is a column of its name: for each sample a list with one entry per clip, null where the layer has none. A
+    layer that knows only some of the clips is joined with a warning that says how many are left out.
+
+    With HF_HUB_OFFLINE=1 what was loaded before on this machine is loaded again, at the commit of that time.
 
         ds = load("org/civid", layers=["media", "scores-lvd2m"])
         ds[0]["scores-lvd2m"][0]["flow_mean_px"]
@@ -51,19 +48,21 @@ def load(
         dataset: folder of a built dataset, or `org/name` on the Hub, which is read at one commit.
         split: train, test ...
         layers: see `civid_loader.layers`.
-        columns: only these, `["sample_id", "clips.captions"]`; of a remote dataset not much more than their bytes are
-            fetched. What joining the layers needs of the clips is added.
+        columns: only these, `["sample_id", "clips.captions", "media.fps"]`; of a remote dataset not much more than
+            their bytes are fetched. What joining the layers needs of the clips is added. Of a layer of which no column
+            is named all come, and of captions too: of `media` also the packet index, by which a loader decodes less.
         revision: branch, tag or commit; the newest of main.
         token: None: the one huggingface_hub keeps.
         quiet: no progress bar.
 
     Raises:
-        AnnotationError: no built dataset, split, layer or column.
+        AnnotationError: no built dataset, split, layer or column; or the card names other files for them.
         LayerError: a layer is of another dataset, or has a clip twice.
         HubError: no such repository or revision, no permission, no connection.
         OutputError: written with another version of the schema.
     """
-    files = _files(os.fspath(dataset), revision=revision, token=token)
+    layers, columns = _listed(layers), None if columns is None else _listed(columns)
+    files = open_files(os.fspath(dataset), revision=revision, token=token)
     with hub_errors(files.name, revision):
         names = files.shards("annotations", split)
         layer_shards = {name: files.shards(layer_folder(name), split) for name in layers}
@@ -73,11 +72,26 @@ def load(
         cache = Path(datasets.config.HF_DATASETS_CACHE, "civid_loader", f"{key}.arrow")
         cache.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{cache}.lock"):  # ranks on one machine come here at the same time
-            if not cache.is_file():
-                leaves = None if columns is None else _leaves(files.open(names[0]), columns, layers)
-                ready = [Layer(name=name, rows=_table(files, paths)) for name, paths in layer_shards.items()]
+            if not (cache.is_file() and _notes(cache).is_file()):
+                own, chosen = _split(columns or (), layers)
+                leaves = None if columns is None else _leaves(files.open(names[0]), own, layers)
+                ready = [
+                    Layer(name=name, rows=_table(files, paths, chosen.get(name)))
+                    for name, paths in layer_shards.items()
+                ]
                 _write(cache, _pieces(files, names, leaves, quiet=quiet), ready, where=files.name)
+    for message in json.loads(_notes(cache).read_bytes()):
+        warnings.warn(message, stacklevel=2)
     return Dataset.from_file(str(cache), split=datasets.Split(split))
+
+
+def _listed(names: str | Sequence[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _notes(cache: Path) -> Path:
+    """What there is to warn of, beside the rows: they are joined once and loaded often."""
+    return cache.with_suffix(".warnings.json")
 
 
 def _write(cache: Path, pieces: Iterator[pa.Table], layers: Sequence[Layer], *, where: str) -> None:
@@ -96,9 +110,11 @@ def _write(cache: Path, pieces: Iterator[pa.Table], layers: Sequence[Layer], *, 
         assert writer is not None, "a shard has a row group, if an empty one"
         writer.close()
         check_known(layers, num_clips=num_clips, where=where)
+        # Before the rows, which tell that all is there.
+        write_json(_notes(cache), incomplete(layers, num_clips=num_clips, where=where))
 
 
-def _pieces(files: "_Files", names: Sequence[str], leaves: list[str] | None, *, quiet: bool) -> Iterator[pa.Table]:
+def _pieces(files: DatasetFiles, names: Sequence[str], leaves: list[str] | None, *, quiet: bool) -> Iterator[pa.Table]:
     for name in track(names, label="reading", total=len(names), quiet=quiet):
         with files.open(name, is_partial=leaves is not None) as shard:
             _check_version(shard, where=f"{files.name}/{name}")
@@ -106,10 +122,36 @@ def _pieces(files: "_Files", names: Sequence[str], leaves: list[str] | None, *, 
                 yield shard.read_row_group(i, columns=leaves) if shard.num_row_groups else shard.read(columns=leaves)
 
 
-def _table(files: "_Files", names: Sequence[str]) -> pa.Table:
-    """A layer, memory-mapped: all of its shards in one Arrow file of the cache that `datasets` keeps."""
-    paths = [str(files.local(name)) for name in names]
-    return Dataset.from_parquet(paths).data.table
+def _table(files: DatasetFiles, names: Sequence[str], columns: Sequence[str] | None) -> pa.Table:
+    """A layer: whole, then memory-mapped from one Arrow file of the cache of `datasets`, or some columns in memory."""
+    if columns is None:
+        return Dataset.from_parquet([str(files.local(name)) for name in names]).data.table
+    found = []
+    for name in names:
+        with files.open(name) as shard:
+            there = shard.schema_arrow.names
+            if wrong := [one for one in columns if one not in there]:
+                raise AnnotationError(f"{files.name}/{name}: no column {wrong[0]!r}; there are {', '.join(there)}")
+            found.append(shard.read(columns=["clip_id", *columns]))
+    return pa.concat_tables(found)
+
+
+def _split(columns: Sequence[str], layers: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """Columns of the rows, and of each layer of which some are named: `media.fps` is `fps` of `media`.
+
+    Raises:
+        AnnotationError: a column of a layer of captions, which goes where captions are.
+    """
+    own, of_layer = [], dict[str, list[str]]()
+    for column in columns:
+        name = next((one for one in layers if column.startswith(f"{one}.")), None)
+        if name is None:
+            own += [] if column in layers else [column]
+        elif name.startswith("captions-"):
+            raise AnnotationError(f"column {column!r}: of captions no columns are chosen; they go to clips.captions")
+        elif column not in layers:
+            of_layer.setdefault(name, []).append(column.removeprefix(f"{name}."))
+    return own, {name: chosen for name, chosen in of_layer.items() if name not in columns}
 
 
 def _check_version(shard: pq.ParquetFile, *, where: str) -> None:
@@ -139,118 +181,3 @@ def _leaves(shard: pq.ParquetFile, columns: Sequence[str], layers: Sequence[str]
             )
         chosen += found
     return list(dict.fromkeys(chosen))
-
-
-class _Files(Protocol):
-    """Where the shards of a dataset are."""
-
-    @property
-    def name(self) -> str: ...
-
-    def shards(self, table: str, split: str) -> list[str]:
-        """Of a table and split, in row order."""
-        ...
-
-    def stamp(self, name: str) -> str:
-        """Another one where the file is another one."""
-        ...
-
-    def open(self, name: str, *, is_partial: bool = True) -> pq.ParquetFile:
-        """A shard; `is_partial`: only some columns will be read."""
-        ...
-
-    def local(self, name: str) -> Path:
-        """A shard on this machine's disk."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Folder:
-    """A dataset on this machine."""
-
-    root: Path
-
-    @property
-    def name(self) -> str:
-        return str(self.root)
-
-    def shards(self, table: str, split: str) -> list[str]:
-        return [path.relative_to(self.root).as_posix() for path in shards(self.root, table, split=split)]
-
-    def stamp(self, name: str) -> str:
-        status = (self.root / name).stat()
-        return f"{status.st_size} {status.st_mtime_ns}"
-
-    def open(self, name: str, *, is_partial: bool = True) -> pq.ParquetFile:
-        return pq.ParquetFile(self.root / name)
-
-    def local(self, name: str) -> Path:
-        return self.root / name
-
-
-@dataclass(frozen=True, kw_only=True)
-class _HubFiles:
-    """A dataset on the Hub, at one commit."""
-
-    snapshot: Snapshot
-
-    @property
-    def name(self) -> str:
-        return self.snapshot.repo_id
-
-    @cached_property
-    def _manifest(self) -> Mapping[str, Any]:
-        try:
-            manifest = json.loads(self.local(MANIFEST).read_bytes())
-        except EntryNotFoundError as error:
-            raise AnnotationError(
-                f"{self.name} has no {MANIFEST}, so no dataset that `civid push` published; "
-                f"datasets.load_dataset({self.name!r}) may read it"
-            ) from error
-        except ValueError as error:
-            raise AnnotationError(
-                f"{self.name}: its {MANIFEST} is no JSON ({error}); push the dataset again"
-            ) from error
-        if not isinstance(manifest, dict) or not isinstance(manifest.get("shards"), dict):
-            raise AnnotationError(f"{self.name}: its {MANIFEST} is not of this package; push the dataset again")
-        return manifest
-
-    @cached_property
-    def _footers(self) -> dict[str, Any]:
-        """Of shards opened before: one of many columns has hundreds of kilobytes."""
-        return {}
-
-    def shards(self, table: str, split: str) -> list[str]:
-        listed = [Path(self.name, name) for name in self._manifest["shards"].get(table, [])]
-        if not listed:
-            known = ", ".join(layer_names(self._manifest["shards"])) or "no layers"
-            raise AnnotationError(f"{self.name} has no table {table!r}; it has {known}")
-        return [path.relative_to(self.name).as_posix() for path in of_split(listed, split)]
-
-    def stamp(self, name: str) -> str:
-        return self.snapshot.sha
-
-    def open(self, name: str, *, is_partial: bool = True) -> pq.ParquetFile:
-        if not is_partial:
-            return pq.ParquetFile(self.local(name))
-        files = HfFileSystem(token=self.snapshot.token)
-        # Nothing is read ahead: Parquet asks for whole pieces, and 5 MB more with each would be all of the file.
-        file = files.open(self.snapshot.url(name).removeprefix("hf://"), "rb", cache_type="none")
-        shard = pq.ParquetFile(file, pre_buffer=True, metadata=self._footers.get(name))
-        self._footers[name] = shard.metadata
-        return shard
-
-    def local(self, name: str) -> Path:
-        sha = self.snapshot.sha
-        return Path(self.snapshot.api.hf_hub_download(self.name, name, repo_type="dataset", revision=sha))
-
-
-def _files(dataset: str, *, revision: str | None, token: str | None) -> _Files:
-    match = _REPO.fullmatch(dataset)
-    if os.path.isdir(dataset):
-        if revision is not None:
-            raise ValueError(f"revision={revision!r}: a folder has none; {dataset} is a folder here")
-        return _Folder(root=Path(os.path.abspath(dataset)))
-    if match is None:
-        raise AnnotationError(f"{dataset}: no such folder, and no name of a dataset on the Hub (org/name)")
-    return _HubFiles(snapshot=resolve(match["repo"], revision=revision or match["revision"], token=token))

@@ -25,6 +25,7 @@ from civid_loader.hub.pull_plan import PullPlan, Record, is_right, make_plan
 from civid_loader.layers import layer_folder
 from civid_loader.output import only_builder
 from civid_loader.progress import track_bytes
+from civid_loader.repo_names import parse_repo
 from civid_loader.storage import MANIFEST, replace, write_json
 
 T = TypeVar("T")
@@ -71,7 +72,7 @@ def pull(
     """Download a published dataset, or bring a folder that was pulled before up to date.
 
     Args:
-        repo_id: `org/name`.
+        repo_id: `org/name`, also `org/name@revision` or `hf://datasets/org/name`.
         output: the folder to make.
         layers: `media`, `scores-<name>`, `captions-<name>`; None: all there are.
         with_videos: the files of the clips too, if they were published.
@@ -86,6 +87,12 @@ def pull(
         OutputError: `output` holds something else, another process works there, or the disk is too full.
     """
     root = Path(os.path.abspath(output))
+    named = parse_repo(repo_id)
+    if named is None:
+        raise HubError(
+            f"{repo_id}: no name of a dataset on the Hub; it is org/name, as in `civid pull org/name FOLDER`"
+        )
+    repo_id, revision = named.repo_id, revision or named.revision
     _check_output(root, repo_id)
     snapshot = resolve(repo_id, revision=revision, token=token)
     with hub_errors(repo_id, revision):

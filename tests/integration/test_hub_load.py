@@ -14,7 +14,7 @@ import pytest
 from datasets import Features, Value
 
 from civid_loader.layers import write_layer
-from civid_loader.schema import CAPTION_LAYER_FEATURES, arrow_schema, arrow_schema_of, caption, empty_sample
+from civid_loader.schema import CAPTION_LAYER_FEATURES, TABLES, arrow_schema, arrow_schema_of, caption, empty_sample
 from civid_loader.storage import read_manifest, shards, write_json, write_shard
 from support.built import clip, write_dataset
 from support.hub_server import READER_TOKEN, STRANGER_TOKEN, WRITER_TOKEN, HubServer
@@ -47,6 +47,17 @@ sys.modules["civid_loader"] = None
 from datasets import load_dataset
 rows = load_dataset(sys.argv[1], split="train", streaming=True, columns=["sample_id", "clips"])
 print(json.dumps([[row["sample_id"], [one["captions"] for one in row["clips"]]] for row in rows]))
+"""
+
+STOCK_PUSH = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+sys.modules["civid_loader"] = None
+from datasets import load_dataset
+repo = sys.argv[1]
+load_dataset(repo, split="train").select(range(3)).push_to_hub(repo)
+load_dataset(repo, "scores-x", split="test").push_to_hub(repo, "scores-x", split="test")
+print("{}")
 """
 
 DEBUG = """
@@ -200,6 +211,30 @@ def test_some_columns_cost_some_bytes(tmp_path: Path, home: Path) -> None:
     assert our_bytes < their_bytes, f"{our_bytes:,} and {their_bytes:,}"
 
 
+def test_some_columns_of_a_layer_cost_some_bytes(tmp_path: Path, home: Path) -> None:
+    """Of the media layer almost all are packet indexes."""
+    root = write_dataset(tmp_path / "set", {"train": [[clip(f"c{i}", f"{i}.mp4")] for i in range(200)]})
+    media = [
+        {"clip_id": f"c{i}", "video": f"{i}.mp4", "status": "ok", "fps": 25.0, "packet_index": os.urandom(20_000)}
+        for i in range(200)
+    ]
+    put(root, "media", TABLES["media"], {"train": media})
+    (path,) = [one.relative_to(root).as_posix() for one in shards(root, "media")]
+    num_bytes = Path(root, path).stat().st_size
+    assert num_bytes > 4e6
+    sent = []
+    with HubServer(tmp_path / "store") as hub:
+        assert "error" not in push(hub, root, REPO, home)
+        for columns in (["sample_id", "media.fps", "media.status"], ["sample_id"]):
+            hub.forget_requests()
+            (told,) = load_each(hub, [(REPO, {"columns": columns, "layers": ["media"]})], tmp_path / "ours")
+            assert told["rows"][7]["media"][0]["fps"] == 25.0
+            assert ("packet_index" in told["rows"][7]["media"][0]) == (columns == ["sample_id"])
+            sent.append(hub.bytes_sent("resolve", path=path))
+    assert sent[0] < 0.02 * num_bytes, f"{sent[0]:,} of {num_bytes:,}"
+    assert sent[1] >= num_bytes, "all of it, as before: a loader needs the packet index"
+
+
 def test_messages(hub: HubServer, tmp_path: Path, home: Path) -> None:
     hub.create("org/csv")
     hub.write("org/csv", {"data/train.csv": b"a,b\n1,2\n"})
@@ -225,6 +260,7 @@ def test_messages(hub: HubServer, tmp_path: Path, home: Path) -> None:
         ),
         (REPO, {"layers": ["scores-z"]}, "AnnotationError: org/set has no table 'scores/z'; it has"),
         (REPO, {"columns": ["captoins"]}, "AnnotationError: there is no column 'captoins'; there are"),
+        (REPO, {"layers": "scores-z"}, "AnnotationError: org/set has no table 'scores/z'; it has"),
         ("set", {}, "AnnotationError: set: no such folder, and no name of a dataset on the Hub (org/name)"),
     ]
     told = load_each(hub, [(repo, settings) for repo, settings, _ in cases], home)
@@ -243,6 +279,51 @@ def test_messages(hub: HubServer, tmp_path: Path, home: Path) -> None:
     told = load_each(gone, [(REPO, {})], home)
     assert told[0]["error"].startswith("HubError: org/set: the Hub cannot be reached ("), told
     assert "check the network" in told[0]["error"]
+
+
+def test_a_card_turned_to_other_files_is_refused(root: Path, hub: HubServer, home: Path) -> None:
+    """Stock `push_to_hub` onto a config of ours turns the card to its own files, and ours stay."""
+    repo = "org/turned"
+    sha = push(hub, root, repo, home)["sha"]
+    hub.run(STOCK_PUSH, repo, home=home)
+    asked: list[tuple[str, dict[str, Any]]] = [
+        (repo, {}), (repo, {"split": "test"}), (repo, {"split": "test", "layers": ["scores-x"]}),
+        (repo, {"revision": sha, "layers": ["scores-x"]}),
+    ]  # fmt: skip
+    turned, test, layer, before = load_each(hub, asked, home)
+    assert turned["error"].startswith(
+        "AnnotationError: org/turned: its card turns config 'default', split train, to data/train-"
+    ), turned
+    assert "datasets.load_dataset('org/turned', 'default')" in turned["error"]
+    assert len(test["rows"]) == 2, "the other split is still ours"
+    assert "its card turns config 'scores-x', split test, to scores-x/test-" in layer["error"]
+    assert len(before["rows"]) == 5
+    assert "error" not in push(hub, root, repo, home)
+    assert all("rows" in one for one in load_each(hub, asked, home)), "turned back"
+
+
+def test_offline_what_was_loaded_before(root: Path, hub: HubServer, home: Path) -> None:
+    sha = hub.repo(REPO).at("main").oid
+    choice: dict[str, Any] = {"layers": ["scores-x"], "columns": ["sample_id", "scores-x.flow_mean_px"]}
+    (online,) = load_each(hub, [(REPO, choice)], home)
+    hub.forget_requests()
+    cases = [
+        (REPO, choice), (REPO, choice | {"revision": sha}), (f"{REPO}@main", choice),
+        (REPO, {"revision": "v9"}), ("org/never", {}), (REPO, {"layers": ["captions-y"]}),
+        (REPO, {"columns": ["flags"]}), (REPO, {"revision": "0" * 40}),
+    ]  # fmt: skip
+    told = hub.run("import os; os.environ['HF_HUB_OFFLINE'] = '1'\n" + LOAD, json.dumps(cases), home=home)
+    assert told[:3] == [online] * 3
+    assert not hub.requests
+    messages = [
+        f"{REPO}: HF_HUB_OFFLINE is set, so the Hub is not asked, and revision 'v9' was never loaded on this machine",
+        "org/never: HF_HUB_OFFLINE is set, so the Hub is not asked, and revision 'main' was never loaded",
+        f"{REPO}: captions/y/train-00000-of-00001.parquet of commit {sha[:12]} is not on this machine, and the Hub is",
+        f"{REPO}: HF_HUB_OFFLINE is set",
+        f"{REPO}: manifest.json of commit 000000000000 is not on this machine, and the Hub is not asked",
+    ]
+    for found, message in zip(told[3:], messages, strict=True):
+        assert found.get("error", "").startswith(f"HubError: {message}"), found
 
 
 BROKEN_CARDS = {

@@ -1,8 +1,9 @@
 """Two layers of captions are compared clip by clip, as plain Python would, and shown without being taken for HTML."""
 
 import json
+import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 from civid_loader import cli_filter
-from civid_loader.caption_diff import CaptionDiff, KindDiff, diff_captions
+from civid_loader.caption_diff import MAX_IDS, CaptionDiff, KindDiff, diff_captions
 from civid_loader.caption_diff_page import write_diff_html
 from civid_loader.caption_texts import open_texts
 from civid_loader.errors import LayerError
@@ -27,6 +28,8 @@ NASTY = '<script>alert("x")</script> & <b>bold</b>'
 
 
 Texts = tuple[str | None, str | None] | str
+Captions = Sequence[tuple[str, str, float | None]]
+"""Kind, text and start of the window of each."""
 
 
 def layer(texts: Mapping[str, Texts]) -> pa.Table:
@@ -37,7 +40,7 @@ def layer(texts: Mapping[str, Texts]) -> pa.Table:
         if isinstance(of, str):
             row["reason"] = of
         else:
-            row["captions"] = [caption("dense", text, "m") for text in (of[0], "never: the second") if of[0] and text]
+            row["captions"] = [caption("dense", of[0], "m")] if of[0] else []
             row["transition_captions"] = [caption("change_content", of[1], "m")] if of[1] else None
         rows.append(row)
     return pa.Table.from_pylist(rows, schema=arrow_schema_of(CAPTION_LAYER_FEATURES))
@@ -117,6 +120,122 @@ def test_examples_do_not_depend_on_the_order_of_the_clips(tmp_path: Path) -> Non
     assert [one.word for one in found[0].gained] == ["x", "and", "new"]
     assert [one.word for one in found[0].lost] == ["old", "text"]
     assert len(found[0].examples) == 5
+
+
+def several(of: Mapping[str, Captions]) -> pa.Table:
+    """A layer of clips with these captions, windows of two seconds."""
+    rows = [
+        {
+            "clip_id": name,
+            "captions": [
+                caption(kind, text, "m", start_seconds=start, end_seconds=None if start is None else start + 2)
+                for kind, text, start in captions
+            ],
+            "transition_captions": None,
+            "reason": None,
+        }
+        for name, captions in of.items()
+    ]
+    return pa.Table.from_pylist(rows, schema=arrow_schema_of(CAPTION_LAYER_FEATURES))
+
+
+def compared(root: Path, first: pa.Table, second: pa.Table) -> CaptionDiff:
+    for name, rows in (("captions-x", first), ("captions-y", second)):
+        write_layer(root, name, {"train": [rows]}, provenance={})
+    return diff_captions(root, "captions-x", "captions-y", quiet=True)
+
+
+def test_all_captions_of_a_clip_are_compared(dataset: Path) -> None:
+    """Not only the first of a kind: two layers may differ in every second one."""
+    names = [f"c{i}" for i in range(6)]
+    old = several({name: [("style", "warm", None), ("style", f"old {name}", None)] for name in names})
+    new = several({name: [("style", "warm", None), ("style", f"new {name}", None)] for name in names[::-1]})
+    style = of_kind(compared(dataset, old, new), "style")
+    assert (style.num_equal, style.num_changed, style.num_only_first, style.num_only_second) == (6, 6, 0, 0)
+    assert {(one.clip_id, one.first, one.second) for one in style.examples} == {
+        (name, f"old {name}", f"new {name}") for name in names
+    }
+    assert style.num_words == (18, 18)
+
+
+def test_captions_of_the_same_window_meet_then_those_in_the_same_place(dataset: Path) -> None:
+    old: dict[str, Captions] = {
+        "c0": [("dense", "a", 0.0), ("dense", "b", 2.0)],
+        "c1": [("dense", "whole", None), ("short", "s", None), ("dense", "x", 4.0)],
+        "c2": [("dense", "m", 1.0), ("dense", "n", 1.0), ("dense", "o", 1.0)],
+    }
+    new: dict[str, Captions] = {
+        "c0": [("dense", "c", 2.0), ("dense", "d", 4.0), ("dense", "e", 6.0)],
+        "c1": [("dense", "x", 4.0), ("dense", "part", 6.0)],
+        "c2": [("dense", "m", 1.0), ("dense", "p", 1.0)],
+    }
+    found = compared(dataset, several(old), several(new))
+    dense = of_kind(found, "dense")
+    assert {(one.first, one.second) for one in dense.examples} == {
+        ("b", "c"),
+        ("a", "d"),
+        ("whole", "part"),
+        ("n", "p"),
+    }
+    assert (dense.num_equal, dense.num_changed, dense.num_only_first, dense.num_only_second) == (2, 4, 1, 1)
+    assert dense.ids_only == (("c2",), ("c0",))
+    assert of_kind(found, "short").ids_only == (("c1",), ())
+
+
+def test_pairs_are_those_of_plain_python(dataset: Path) -> None:
+    rng = random.Random(3)
+
+    def drawn() -> dict[str, Captions]:
+        return {
+            f"c{i}": [
+                (rng.choice(["dense", "style"]), rng.choice("abc"), rng.choice([None, 0.0, 1.0]))
+                for _ in range(rng.randrange(5))
+            ]
+            for i in rng.sample(range(8), 7)
+        }
+
+    for _ in range(8):
+        sides = (drawn(), drawn())
+        found = compared(dataset, several(sides[0]), several(sides[1]))
+        for kind in ("dense", "style"):
+            counts = Counter[str]()
+            for name in sides[0].keys() | sides[1].keys():
+                first, second = ([one[1:] for one in side.get(name, []) if one[0] == kind] for side in sides)
+                pairs: list[tuple[str, str]] = []
+                for one in list(first):
+                    met = next((other for other in second if other[1] == one[1]), None)
+                    if met is not None:
+                        pairs.append((one[0], met[0]))
+                        first.remove(one)
+                        second.remove(met)
+                pairs += [(a[0], b[0]) for a, b in zip(first, second, strict=False)]
+                left = len(first) - len(second)
+                counts["only first"] += max(0, left)
+                counts["only second"] += max(0, -left)
+                for a, b in pairs:
+                    counts["equal" if a == b else "changed"] += 1
+            told = of_kind(found, kind)
+            numbers = (told.num_equal, told.num_changed, told.num_only_first, told.num_only_second)
+            assert numbers == tuple(counts[key] for key in ("equal", "changed", "only first", "only second")), sides
+
+
+def test_what_is_only_in_one_is_listed(dataset: Path, tmp_path: Path) -> None:
+    found = diff_captions(dataset, "captions-a", "captions-b", quiet=True)
+    assert found.ids_only == (("c5",), ("c7",))
+    assert of_kind(found, "dense").ids_only == (("c5",), ("c3", "c6"))
+    write_diff_html(found, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert 'Clips only in captions-b: 1</summary><p class="ids">c7</p>' in page
+    assert 'of this kind only in captions-b: 2</summary><p class="ids">c3, c6</p>' in page
+    many = {f"<n{i:04d}>": [("dense", "t", None)] for i in range(MAX_IDS + 50)}
+    found = compared(dataset, several({"c0": [("dense", "t", None)]} | many), several({"c0": [("dense", "t", None)]}))
+    ids = tuple(f"<n{i:04d}>" for i in range(MAX_IDS))
+    assert found.ids_only == of_kind(found, "dense").ids_only == (ids, ())
+    write_diff_html(found, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert f"the first {MAX_IDS} by id" in page
+    assert "&lt;n0099&gt;" in page
+    assert "<n0" not in page
 
 
 def test_captions_of_the_rows_with_their_steps(dataset: Path) -> None:

@@ -1,6 +1,7 @@
 """Rows with their layers, from a folder."""
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from civid_loader.layers import write_layer
 from civid_loader.schema import CAPTION_LAYER_FEATURES, SAMPLE_FEATURES, arrow_schema_of, caption
 from support.built import clip, write_dataset
 
+pytestmark = pytest.mark.filterwarnings("ignore:layer .* knows nothing of:UserWarning")
 SCORES = Features({"clip_id": Value("string"), "flow_mean_px": Value("float64"), "reason": Value("string")})
 SAMPLES = {"train": [[clip("c1", "1.mp4")], [clip("c2", None), clip("c3", None)]], "test": [[clip("c4", None)]]}
 
@@ -77,6 +79,50 @@ def test_some_columns(root: Path) -> None:
     joined = load(root, columns=["sample_id"], layers=["scores-x"])
     assert set(joined.column_names) == {"clips", "sample_id", "scores-x"}
     assert isinstance(joined, Dataset)
+
+
+def test_clips_a_layer_does_not_know_are_told_each_time(root: Path) -> None:
+    for _ in range(2):  # joined, then from the cache
+        with pytest.warns(UserWarning, match="layer") as told:
+            load(root, layers=["scores-x", "captions-y"])
+        assert [str(one.message).partition(f" of {root}: ")[::2] for one in told] == [
+            (
+                "layer scores-x knows nothing of 1 of the 3 clips",
+                "they have null there; make the layer for all, or filter them out",
+            ),
+            (
+                "layer captions-y knows nothing of 2 of the 3 clips",
+                "they have no captions of it; make the layer for all, or filter them out",
+            ),
+        ]
+        assert {one.filename for one in told} == {__file__}, "at the line that loads"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(root, "test", layers=["scores-x"])
+        load(root)
+
+
+def test_one_name_is_enough(root: Path) -> None:
+    assert load(root, layers="scores-x")[:] == load(root, layers=["scores-x"])[:]
+    assert load(root, columns="sample_id").column_names == ["sample_id"]
+
+
+def test_some_columns_of_a_layer(root: Path) -> None:
+    ds = load(root, columns=["sample_id", "scores-x.flow_mean_px"], layers=["scores-x", "captions-y"])
+    assert ds["scores-x"][:] == [[{"flow_mean_px": 1.0}], [None, {"flow_mean_px": 3.0}]]
+    assert [one["text"] for one in ds[0]["clips"][0]["captions"]] == ["new", "About c1."]
+    for columns in (["sample_id"], ["sample_id", "scores-x"], ["sample_id", "scores-x", "scores-x.reason"]):
+        ds = load(root, columns=columns, layers=["scores-x"])
+        assert ds["scores-x"][0] == [{"flow_mean_px": 1.0, "reason": None}], columns
+    for column, message in (
+        (
+            "scores-x.flow",
+            r"scores/x/train-00000-of-00001.parquet: no column 'flow'; there are clip_id, flow_mean_px, r",
+        ),
+        ("captions-y.captions", "of captions no columns are chosen"),
+    ):
+        with pytest.raises(AnnotationError, match=message):
+            load(root, columns=[column], layers=["scores-x", "captions-y"])
 
 
 def test_mistakes(root: Path, tmp_path: Path) -> None:
