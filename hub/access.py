@@ -28,6 +28,7 @@ TRANSPORT_ERROR: Final[type[Exception]] = next(k for k in HfHubHTTPError.__mro__
 REFUSED_BY_STORAGE: Final = frozenset({400, 403, 404})
 """Answers to an upload whose address is out of date, or whose pieces were put together already."""
 MAIN: Final = "main"
+_REPOSITORY: Final = re.compile(r"(?:hf://datasets/|https://huggingface\.co/datasets/)?(?P<repo>[\w.-]+/[\w.-]+)/?")
 _TOKEN: Final = re.compile(r"hf_\w{8,}|(?i:bearer)\s+\S+")
 
 
@@ -67,6 +68,22 @@ def snapshot_of(repo_id: str, *, revision: str | None, token: str | None) -> Sna
     """The same, with the errors of huggingface_hub as they come."""
     info = HfApi(token=token).dataset_info(repo_id, revision=revision)
     return Snapshot(repo_id=repo_id, sha=str(info.sha), is_private=bool(info.private), token=token)
+
+
+def repository(text: str) -> str:
+    """`org/name` of what a user wrote: that, or the address of the dataset.
+
+    Raises:
+        HubError: it names no repository, or one at a revision.
+    """
+    if match := _REPOSITORY.fullmatch(text):
+        return match["repo"]
+    if match := _REPOSITORY.fullmatch(text.partition("@")[0]):
+        raise HubError(f"{text}: a push goes to the end of a branch; give {match['repo']} and --branch (branch=)")
+    raise HubError(
+        f"{text}: a repository is named org/name, your own name or that of an organization before the slash, such as "
+        f"me/{re.sub(r'[^a-zA-Z0-9_.-]+', '-', text).strip('-') or 'data'}"
+    )
 
 
 @contextmanager

@@ -95,6 +95,17 @@ def write_video_config(
     return run.report(num_written=num_written)
 
 
+def check_videos(root: Path, *, video_root: str | os.PathLike[str] | None) -> None:
+    """What `write_video_config` can tell at once of a built dataset and a video root, without looking at files.
+
+    Raises:
+        AnnotationError, VideoNotFoundError: as `write_video_config`.
+    """
+    clips = read_clips(root)
+    if not report_of_own(root, clips):
+        check_root(clips, absolute_root(video_root))
+
+
 def planned_videos(
     root: Path, *, video_root: str | os.PathLike[str] | None, quiet: bool = False
 ) -> Sequence[Shard] | None:

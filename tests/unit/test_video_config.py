@@ -21,6 +21,7 @@ import pytest
 from civid_loader.errors import AnnotationError, OutputError, VideoNotFoundError
 from civid_loader.hub import video_config, video_places, video_plan
 from civid_loader.hub.video_config import planned_videos, write_video_config
+from civid_loader.hub.video_report import VideoConfigReport
 from civid_loader.probing.dataset import probe_dataset
 from civid_loader.storage import read_manifest, read_table, shards
 from civid_loader.videos import open_video
@@ -52,7 +53,7 @@ def built(root: Path) -> Path:
     return write_dataset(root, rows)
 
 
-def pack(root: Path, files: Path | None, **options: Any) -> video_config.VideoConfigReport:
+def pack(root: Path, files: Path | None, **options: Any) -> VideoConfigReport:
     return write_video_config(root, video_root=files, quiet=True, **{"shard_bytes": 60_000, **options})
 
 
