@@ -21,13 +21,17 @@ def push(
     ] = None,
     videos: Annotated[bool, typer.Option("--videos", help="The bytes of all clips too, as config `videos`.")] = False,
     video_root: Annotated[
-        Path | None, typer.Option(help="For --videos: root of the video files; none where pointers need none.")
+        str | None,
+        typer.Option(help="For --videos: what holds the video files, a folder, URL, tar or zip, if pointers need it."),
     ] = None,
     branch: Annotated[str, typer.Option(help="Made from main if it is not there.")] = "main",
-    public: Annotated[bool, typer.Option("--public", help="If the repository is made: everybody may read it.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Everybody may read the repository.")] = False,
     has_permission: Annotated[
         bool,
         typer.Option("--i-have-permission", help="The authors of the data allowed what their terms forbid."),
+    ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Annotations there of other rows may go, and all layers of them.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go up; change nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -54,6 +58,7 @@ def push(
         branch=branch,
         is_public=public,
         has_permission=has_permission,
+        replace=replace,
         dry_run=dry_run,
         quiet=as_json,
     )
@@ -98,16 +103,22 @@ def _print_push(report: "PushReport") -> None:
     is_done = report.sha is not None
     console = Console()
     kind = "private" if report.is_private else "PUBLIC"
-    table = Table(title=f"{report.repo_id} ({kind}): {'sent' if is_done else 'would be sent'}", title_justify="left")
-    for name in ("config", "files", "MB"):
-        table.add_column(name, justify="left" if name == "config" else "right")
-    for config, num_bytes in report.num_bytes.items():
-        table.add_row(config or "card and pictures", f"{report.num_files[config]:,}", f"{num_bytes / 1e6:,.2f}")
-    console.print(table)
-    console.print(f"{report.num_unchanged:,} files are there already; {len(report.deleted):,} old shards removed.")
+    if report.num_files:
+        title = f"{report.repo_id} ({kind}): {'sent' if is_done else 'would be sent'}"
+        table = Table(title=title, title_justify="left")
+        for name in ("config", "files", "MB"):
+            table.add_column(name, justify="left" if name == "config" else "right")
+        for config, num_bytes in report.num_bytes.items():
+            table.add_row(config or "card and pictures", f"{report.num_files[config]:,}", f"{num_bytes / 1e6:,.2f}")
+        console.print(table)
+        removed = f"{len(report.deleted):,} old shards {'removed' if is_done else 'would be removed'}"
+        console.print(f"{report.num_unchanged:,} files are there already; {removed}.")
+    elif not report.deleted:
+        console.print(f"{report.repo_id} ({kind}) is up to date: all {report.num_unchanged:,} files are there already.")
     if is_done:
+        revision = "" if report.branch == "main" else f', revision="{report.branch}"'
         console.print(f"{report.num_commits} commits, checked file by file; it now stands at {report.sha}.")
-        console.print(f'Load it anywhere: [green]datasets.load_dataset("{report.repo_id}")[/green]')
+        console.print(f'Load it anywhere: [green]datasets.load_dataset("{report.repo_id}"{revision})[/green]')
     else:
         console.print("Nothing was changed: this was a dry run.")
 

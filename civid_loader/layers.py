@@ -39,9 +39,11 @@ def layer_folder(name: str) -> str:
     """
     match = _NAME.fullmatch(name)
     if not match:
+        meant = name.strip("/").replace("/", "-")
+        hint = f"; did you mean {meant}?" if _NAME.fullmatch(meant) else ""
         raise LayerError(
             f"layer {name!r}: a layer is media, scores-<name> or captions-<name>, its own name of small letters, "
-            "digits, dots, dashes and underscores"
+            f"digits, dots, dashes and underscores{hint}"
         )
     return name if name == "media" else f"{match['room']}/{match['own']}"
 

@@ -21,11 +21,14 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from civid_loader.errors import HubError
+from civid_loader.errors import CividLoaderError, HubError
 
 TRANSPORT_ERROR: Final[type[Exception]] = next(k for k in HfHubHTTPError.__mro__ if k.__name__ == "HTTPError")
 """What the client's HTTP library raises, of whatever name: huggingface_hub changed it between versions."""
+REFUSED_BY_STORAGE: Final = frozenset({400, 403, 404})
+"""Answers to an upload whose address is out of date, or whose pieces were put together already."""
 MAIN: Final = "main"
+_REPOSITORY: Final = re.compile(r"(?:hf://datasets/|https://huggingface\.co/datasets/)?(?P<repo>[\w.-]+/[\w.-]+)/?")
 _TOKEN: Final = re.compile(r"hf_\w{8,}|(?i:bearer)\s+\S+")
 
 
@@ -67,38 +70,73 @@ def snapshot_of(repo_id: str, *, revision: str | None, token: str | None) -> Sna
     return Snapshot(repo_id=repo_id, sha=str(info.sha), is_private=bool(info.private), token=token)
 
 
+def repository(text: str) -> str:
+    """`org/name` of what a user wrote: that, or the address of the dataset.
+
+    Raises:
+        HubError: it names no repository, or one at a revision.
+    """
+    if match := _REPOSITORY.fullmatch(text):
+        return match["repo"]
+    if match := _REPOSITORY.fullmatch(text.partition("@")[0]):
+        raise HubError(f"{text}: a push goes to the end of a branch; give {match['repo']} and --branch (branch=)")
+    raise HubError(
+        f"{text}: a repository is named org/name, your own name or that of an organization before the slash, such as "
+        f"me/{re.sub(r'[^a-zA-Z0-9_.-]+', '-', text).strip('-') or 'data'}"
+    )
+
+
 @contextmanager
 def hub_errors(repo_id: str, revision: str | None = None) -> Iterator[None]:
     """Errors of huggingface_hub as ours: what, of which repository, and what to do. They never show a token."""
-    at = "" if revision is None else f" at revision {revision!r}"
     try:
         yield
-    except GatedRepoError as error:
-        raise HubError(
-            f"{repo_id}: its owner has to grant access; ask for it on the repository's page, then log in with "
-            "`hf auth login`"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise HubError(
-            f"{repo_id}: no such dataset on the Hub, or it is private and you are not logged in as somebody who may "
-            "read it; check the name, and log in with `hf auth login` or set HF_TOKEN"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise HubError(f"{repo_id}: there is no revision {revision!r}; give a branch, a tag or a commit") from error
-    except EntryNotFoundError as error:
-        raise HubError(f"{repo_id}{at}: {_shown(error)}") from error
-    except HfHubHTTPError as error:
-        raise HubError(f"{repo_id}{at}: {_refusal(error)}") from error
-    except LocalTokenNotFoundError as error:
-        raise HubError(f"{repo_id}: this needs you to be logged in: `hf auth login`, or set HF_TOKEN") from error
-    except HFValidationError as error:
-        raise HubError(f"{repo_id}: {_shown(error)}; a repository is named org/name") from error
-    except OfflineModeIsEnabled as error:
-        raise HubError(f"{repo_id}: HF_HUB_OFFLINE is set, so the Hub is not asked; unset it") from error
-    except (TRANSPORT_ERROR, ConnectionError, TimeoutError) as error:
-        raise HubError(
-            f"{repo_id}: the Hub cannot be reached ({_shown(error)}); check the network, try again"
-        ) from error
+    except (OSError, ValueError, RuntimeError, TRANSPORT_ERROR) as error:
+        message = _message(error, revision)
+        if message is None:
+            raise
+        raise HubError(f"{repo_id}{message}") from error
+
+
+def _message(error: BaseException, revision: str | None) -> str | None:
+    """What an error means, to be read after the name of the repository; None: it is none of the Hub's."""
+    at = "" if revision is None else f" at revision {revision!r}"
+    match error:
+        case CividLoaderError():
+            return None
+        case RuntimeError() if (cause := cause_of(error)) is not error:
+            refused = f"{at}: the storage behind the Hub refuses (HTTP {status_of(cause)})"
+            meaning = refused if status_of(cause) in REFUSED_BY_STORAGE else _message(cause, revision)
+            return None if meaning is None else f"{meaning} [{_shown(error)}]; run the same command again to go on"
+        case GatedRepoError():
+            return (
+                ": its owner has to grant access; ask for it on the repository's page, then log in with `hf auth login`"
+            )
+        case RepositoryNotFoundError():
+            return (
+                ": no such dataset on the Hub, or it is private and you are not logged in as somebody who may read it; "
+                "check the name, and log in with `hf auth login` or set HF_TOKEN"
+            )
+        case RevisionNotFoundError():
+            return f": there is no revision {revision!r}; give a branch, a tag or a commit"
+        case EntryNotFoundError():
+            return f"{at}: {_shown(error)}"
+        case HfHubHTTPError():
+            return f"{at}: {_refusal(error)}"
+        case LocalTokenNotFoundError():
+            return ": this needs you to be logged in: `hf auth login`, or set HF_TOKEN"
+        case HFValidationError():
+            return f": {_shown(error)}; a repository is named org/name"
+        case OfflineModeIsEnabled():
+            return ": HF_HUB_OFFLINE is set, so the Hub is not asked; unset it"
+    if isinstance(error, TRANSPORT_ERROR | ConnectionError | TimeoutError):
+        return f": the Hub cannot be reached ({_shown(error)}); check the network, try again"
+    return None
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """What is behind the RuntimeError that huggingface_hub makes of a failed upload."""
+    return error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ is not None else error
 
 
 def status_of(error: BaseException) -> int | None:

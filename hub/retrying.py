@@ -7,7 +7,7 @@ import tenacity
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined] # public, and not in __all__
 
-from civid_loader.hub.access import TRANSPORT_ERROR, status_of
+from civid_loader.hub.access import REFUSED_BY_STORAGE, TRANSPORT_ERROR, cause_of, status_of
 
 T = TypeVar("T")
 
@@ -17,11 +17,20 @@ _TRANSIENT: Final = frozenset({408, 409, 412, 425, 429, 500, 502, 503, 504})
 _BACK_OFF: Final = tenacity.wait_exponential_jitter(initial=1, max=60)
 
 
-def retrying(work: Callable[[], T], *, tell: Callable[[str], None]) -> T:
+def retrying(work: Callable[[], T], *, tell: Callable[[str], None], progress: Callable[[], int] = lambda: 0) -> T:
     """The result of `work`, which is called again after errors that may pass; it must find what it did before.
 
     Waits as long as the Hub asks for (Retry-After, RateLimit), else 1, 2, 4 ... s. `tell` gets a line before each wait.
+    Tries are counted anew whenever `progress()` has changed: a push of days may meet any number of faults.
     """
+    done = progress()
+
+    def may_pass(state: tenacity.RetryCallState) -> bool:
+        nonlocal done
+        error = state.outcome.exception() if state.outcome else None
+        if (now := progress()) != done:
+            done, state.attempt_number = now, 1
+        return error is not None and is_transient(error)
 
     def before_sleep(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -32,7 +41,7 @@ def retrying(work: Callable[[], T], *, tell: Callable[[str], None]) -> T:
     return tenacity.Retrying(
         stop=tenacity.stop_after_attempt(MAX_TRIES),
         wait=_wait_seconds,
-        retry=tenacity.retry_if_exception(is_transient),
+        retry=may_pass,
         before_sleep=before_sleep,
         reraise=True,
     )(work)
@@ -40,17 +49,14 @@ def retrying(work: Callable[[], T], *, tell: Callable[[str], None]) -> T:
 
 def is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed later."""
-    error = cause_of(error)
+    is_upload = error is not (cause := cause_of(error))
+    error = cause
     status = status_of(error)
     if status is not None:
-        return status in _TRANSIENT
+        # An address for an upload gets too old; the next try asks for another.
+        return status in _TRANSIENT or (is_upload and status in REFUSED_BY_STORAGE)
     # Without a reply: the connection failed. Errors of the client about its own input are of other classes.
     return isinstance(error, TRANSPORT_ERROR | ConnectionError | TimeoutError) and not isinstance(error, HfHubHTTPError)
-
-
-def cause_of(error: BaseException) -> BaseException:
-    """What is behind the RuntimeError that huggingface_hub makes of a failed upload."""
-    return error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ is not None else error
 
 
 def _wait_seconds(state: tenacity.RetryCallState) -> float:

@@ -6,6 +6,7 @@ lies, manifest and card tell of it all. Killed at any moment and started again, 
 
 import os
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import xxhash
 
 import civid_loader
@@ -27,6 +27,7 @@ from civid_loader.hub.video_plan import (
     Clips,
     Longs,
     Shard,
+    absolute_root,
     check_root,
     first_lines,
     open_clip,
@@ -34,9 +35,10 @@ from civid_loader.hub.video_plan import (
     read_clips,
     read_sizes,
 )
+from civid_loader.hub.video_report import VideoConfigReport, report_of_own
 from civid_loader.output import is_continued, only_builder
 from civid_loader.progress import track_bytes, track_units
-from civid_loader.storage import MANIFEST, atomic_file, read_manifest, replace, shards, write_json
+from civid_loader.storage import MANIFEST, atomic_file, read_manifest, replace, write_json
 from civid_loader.video_shards import write_video_shard
 
 WORK: Final = ".incomplete-videos"
@@ -46,37 +48,15 @@ REJECTED: Final = "rejected/videos.jsonl"
 RECORD: Final = "video_config"
 """Of the manifest: what the shards were made from."""
 MAX_EXAMPLES: Final = 10
+SHARD_BYTES: Final = 1_000_000_000
 _SEALING: Final = "sealing"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VideoConfigReport:
-    """What `write_video_config` did."""
-
-    dataset: str
-    """Its folder; `datasets.load_dataset(report.dataset, "videos")` gives the files."""
-    num_clips: int
-    """Of the dataset, each counted once."""
-    num_inside: int
-    """Clips whose file is in the shards."""
-    num_bytes: int
-    """Of these files."""
-    num_shards: int
-    num_written: int
-    """Shards that this run wrote; the others were there."""
-    num_missing: int
-    """Clips without a file, listed in `rejected/videos.jsonl`."""
-    examples: tuple[str, ...]
-    """The first of them, with what was wrong."""
-    is_kept: bool
-    """Whether the dataset had videos of its own (pointers `videos:...`), so that nothing was done."""
 
 
 def write_video_config(
     root: Path,
     *,
     video_root: str | os.PathLike[str] | None,
-    shard_bytes: int = 1_000_000_000,
+    shard_bytes: int | None = None,
     quiet: bool = False,
 ) -> VideoConfigReport:
     """Put the file of every clip of a dataset into its `videos` config. Memory does not grow with the videos.
@@ -86,8 +66,8 @@ def write_video_config(
 
     Args:
         root: folder of a built dataset.
-        video_root: the folder that relative pointers start from. None: its pointers need none.
-        shard_bytes: about how much goes into one shard.
+        video_root: what relative pointers start from: a folder, its URL, or a tar or zip. None: its pointers need none.
+        shard_bytes: about how much goes into one shard; None: as the last time, 1 GB the first time.
         quiet: no progress bar.
 
     Raises:
@@ -97,16 +77,17 @@ def write_video_config(
         OutputError: the disk is too full, another process works there, a file changed, or an unfinished run had other
             options.
     """
-    if shard_bytes < 1:
+    if shard_bytes is not None and shard_bytes < 1:
         raise ValueError(f"shard_bytes must be >= 1, not {shard_bytes}")
     root = Path(os.path.abspath(root))
     if not (root / MANIFEST).is_file():
         raise AnnotationError(f"{root}: no {MANIFEST}, so no built dataset; make one with `civid build`")
     clips = read_clips(root)
-    if kept := _kept(root, clips):
+    if kept := report_of_own(root, clips):
         return kept
-    videos = None if video_root is None else os.path.abspath(video_root)
+    videos = absolute_root(video_root)
     check_root(clips, videos)
+    shard_bytes = _shard_bytes(root) if shard_bytes is None else shard_bytes
     with only_builder(root / WORK):
         run = _open_run(root, clips, videos, shard_bytes=shard_bytes, quiet=quiet)
         num_written = run.write_shards(quiet=quiet)
@@ -114,31 +95,64 @@ def write_video_config(
     return run.report(num_written=num_written)
 
 
-def _kept(root: Path, clips: Clips) -> VideoConfigReport | None:
-    """The report of a dataset that must stay as it is: its rows point into its own videos."""
-    manifest = read_manifest(root)
-    is_own = pc.fill_null(pc.starts_with(clips.pointers, "videos:"), False)
-    if "videos" not in manifest["shards"] or not pc.any(is_own).as_py():
+def check_videos(root: Path, *, video_root: str | os.PathLike[str] | None) -> None:
+    """What `write_video_config` can tell at once of a built dataset and a video root, without looking at files.
+
+    Raises:
+        AnnotationError, VideoNotFoundError: as `write_video_config`.
+    """
+    clips = read_clips(root)
+    if not report_of_own(root, clips):
+        check_root(clips, absolute_root(video_root))
+
+
+def planned_videos(
+    root: Path, *, video_root: str | os.PathLike[str] | None, quiet: bool = False
+) -> Sequence[Shard] | None:
+    """The shards that `write_video_config` would write; None where they are there. Changes nothing.
+
+    Raises:
+        AnnotationError, VideoNotFoundError, VideoError: as `write_video_config`.
+    """
+    root, clips = Path(os.path.abspath(root)), read_clips(root)
+    if report_of_own(root, clips):
         return None
-    paths = shards(root, "videos")
-    return VideoConfigReport(
-        dataset=str(root),
-        num_clips=len(clips.ids),
-        num_inside=sum(manifest["num_rows"]["videos"].values()),
-        num_bytes=sum(path.stat().st_size for path in paths),
-        num_shards=len(paths),
-        num_written=0,
-        num_missing=0,
-        examples=(),
-        is_kept=True,
+    videos = absolute_root(video_root)
+    check_root(clips, videos)
+    with (
+        tempfile.TemporaryDirectory() as work,
+        track_units(label="reading sizes", unit="clips", total=len(clips.ids), quiet=quiet) as advance,
+    ):
+        rejected = Path(work, "missing.jsonl")
+        sizes = read_sizes(clips, root=root, video_root=videos, rejected=rejected, advance=advance)
+        _check_any(sizes, Path(work))
+    shard_bytes = _shard_bytes(root)
+    run = _Run(
+        root=root,
+        video_root=videos,
+        clips=clips,
+        sizes=sizes,
+        shards=plan_shards(clips, sizes, shard_bytes=shard_bytes),
+        record=_plan(clips, shard_bytes) | {"sizes": xxhash.xxh3_64_hexdigest(sizes.data)},
     )
+    return None if run.is_done() else run.shards
+
+
+def _shard_bytes(root: Path) -> int:
+    """As the last time, so that a push does not pack all anew."""
+    recorded = read_manifest(root).get(RECORD, {}).get("shard_bytes")
+    return recorded if isinstance(recorded, int) else SHARD_BYTES
+
+
+def _plan(clips: Clips, shard_bytes: int) -> dict[str, Any]:
+    made_with = {"civid_loader": civid_loader.__version__, "pyarrow": pa.__version__}
+    return {"clips": clips.fingerprint, "shard_bytes": shard_bytes, **made_with}
 
 
 def _open_run(root: Path, clips: Clips, videos: str | None, *, shard_bytes: int, quiet: bool) -> "_Run":
     """Continue an unfinished run, or plan one; shards of other clips are of no use."""
     work = root / WORK
-    made_with = {"civid_loader": civid_loader.__version__, "pyarrow": pa.__version__}
-    plan = {"clips": clips.fingerprint, "shard_bytes": shard_bytes, **made_with}
+    plan = _plan(clips, shard_bytes)
     inputs = plan | {"videos": None if videos is None else xxhash.xxh3_64_hexdigest(videos.encode())}
     if not is_continued(work, inputs):
         with track_units(label="reading sizes", unit="clips", total=len(clips.ids), quiet=quiet) as advance:
@@ -162,7 +176,7 @@ def _open_run(root: Path, clips: Clips, videos: str | None, *, shard_bytes: int,
 def _check_any(sizes: Longs, work: Path) -> None:
     if (sizes == MISSING).all():
         first = next(iter(first_lines(work / "missing.jsonl", 1)))
-        shutil.rmtree(work)
+        shutil.rmtree(work, ignore_errors=True)
         raise VideoNotFoundError(
             f"not one of the {len(sizes):,} clips has a file, so there is nothing to put into shards; check the video "
             f"root. The first, {first['clip_id']}: {first['error']}"
@@ -183,7 +197,7 @@ class _Run:
     def write_shards(self, *, quiet: bool) -> int:
         """Write the shards that are not there yet; returns how many."""
         work = self.root / WORK
-        if read_manifest(self.root).get(RECORD) == self.record and self._are_in_place():
+        if self.is_done():
             (work / _SEALING).touch()
         if (work / _SEALING).is_file():
             return 0
@@ -199,7 +213,10 @@ class _Run:
         (work / _SEALING).touch()
         return len(missing)
 
-    def _are_in_place(self) -> bool:
+    def is_done(self) -> bool:
+        """Whether its shards are in their places already."""
+        if read_manifest(self.root).get(RECORD) != self.record:
+            return False
         named = read_manifest(self.root)["shards"].get("videos", [])
         return named == [shard.name for shard in self.shards] and all((self.root / name).is_file() for name in named)
 

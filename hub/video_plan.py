@@ -34,6 +34,7 @@ _CLIP: Final = "clips.list.element"
 _COLUMNS: Final = tuple(
     f"{_CLIP}.{name}" for name in ("clip_id", "video", "trimmed", "source.start_seconds", "source.end_seconds")
 )
+_ARCHIVES: Final = (".tar", ".zip")
 _ROOTED: Final = re.compile(r"/|videos:|[A-Za-z0-9+.-]+://")
 
 
@@ -144,15 +145,26 @@ def open_clip(pointer: str | None, *, root: Path, video_root: str | None) -> Byt
     return open_video(pointer, root=video_root, dataset=str(root))
 
 
+def absolute_root(video_root: str | os.PathLike[str] | None) -> str | None:
+    """The same wherever the process stands; a URL stays as it is."""
+    root = None if video_root is None else os.fspath(video_root)
+    return root if root is None or "://" in root else os.path.abspath(root)
+
+
 def check_root(clips: Clips, video_root: str | None) -> None:
-    """Raise VideoNotFoundError if the video root is no folder, or needed and not given."""
-    if video_root is not None and not os.path.isdir(video_root):
-        raise VideoNotFoundError(f"the video root {video_root!r} is no folder; pass the folder that holds the videos")
+    """Raise VideoNotFoundError if the video root is neither folder, URL, tar nor zip, or needed and not given."""
+    if video_root is not None and "://" not in video_root and not os.path.isdir(video_root):
+        if not os.path.isfile(video_root):
+            raise VideoNotFoundError(f"the video root {video_root!r} is no folder; pass what holds the videos")
+        if not video_root.lower().endswith(_ARCHIVES):
+            raise VideoNotFoundError(
+                f"the video root {video_root!r} is neither a folder nor a .tar or .zip; pass what holds the videos"
+            )
     for pointer in clips.pointers if video_root is None else ():
         if pointer.is_valid and not _ROOTED.match(pointer.as_py()):
             raise VideoNotFoundError(
                 f"pointers such as {pointer.as_py()!r} are relative: pass the folder they start from (video_root=, "
-                "or --videos)"
+                "or --video-root)"
             )
 
 

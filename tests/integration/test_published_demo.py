@@ -13,7 +13,7 @@ import pytest
 from datasets import Features, Value
 
 from civid_loader.demo.run import run_demo
-from civid_loader.hub.push_plan import config_of
+from civid_loader.hub.push_files import config_of
 from civid_loader.layers import write_layer
 from civid_loader.probing.dataset import probe_dataset
 from civid_loader.reencoding.proxies import proxies

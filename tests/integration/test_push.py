@@ -1,6 +1,7 @@
 """Publishing to a Hub: what goes up, what it costs, what faults and kills do to it, what is refused."""
 
 import itertools
+import json
 import random
 import re
 import time
@@ -136,20 +137,40 @@ def test_a_replaced_layer_leaves_no_old_shard(tmp_path: Path, home: Path) -> Non
         assert hub.read(REPO, "notes/own.txt") == b"mine"
 
 
+UNFINISHED = """
+import json, sys
+from datasets import load_dataset
+repo, revision = json.loads(sys.argv[1])
+try:
+    told = str(load_dataset(repo, revision=revision))
+except (OSError, ValueError) as error:
+    told = str(error)
+print(json.dumps(told))
+"""
+
 FAULTS: dict[str, dict[str, Any]] = {
     "429": {"status": 429, "retry_after_seconds": 1},
     "500": {"status": 500},
     "502": {"status": 502},
     "connection lost": {"drop": "request"},
     "answer lost": {"drop": "answer"},
+    "412": {"status": 412},
+    "slow": {"bytes_per_second": 2e6},
 }
-PHASES: tuple[Kind, ...] = ("info", "create", "preupload", "lfs-batch", "lfs-upload", "commit", "tree")
+PHASES: tuple[Kind, ...] = (
+    "info", "create", "preupload", "lfs-batch", "lfs-upload", "lfs-verify", "validate-yaml", "commit", "tree", "branch"
+)  # fmt: skip
+AFTER: tuple[Kind, ...] = ("info", "tree", "resolve")
+"""Phases of the check after the commit."""
 
 
 def test_faults_pass(tmp_path: Path, home: Path) -> None:
     """Every fault in every phase, each at the push of a repository of its own."""
     root = dataset(tmp_path / "set")
-    matrix = list(itertools.product(PHASES, FAULTS))
+    matrix = [(phase, fault, False) for phase, fault in itertools.product(PHASES, FAULTS)]
+    matrix += [(phase, fault, True) for phase, fault in itertools.product(AFTER, FAULTS)]
+    # 412 is of commits only, and a stranger to what is read by `datasets`.
+    matrix = [case for case in matrix if case[1] != "412" or case[0] == "commit"]
     current = -1
 
     def place(call: Call) -> int:
@@ -251,13 +272,17 @@ def test_very_many_files_go_up_bit_by_bit_and_unseen(tmp_path: Path, home: Path)
     manifest["shards"]["videos"], manifest["num_rows"]["videos"] = names, {"train": 600}
     write_json(root / "manifest.json", manifest)
     with HubServer(tmp_path / "store") as hub:
-        assert push(hub, root, REPO, home, with_videos=True, has_permission=True)["num_commits"] == 3
+        assert push(hub, root, REPO, home, with_videos=True, has_permission=True)["num_commits"] == 8
         check_whole(hub, root)
         history = list(hub.repo(REPO).history(hub.repo(REPO).at("main")))
         num_shards = [sum(path.startswith("videos/") for path in one.files) for one in history]
-        assert num_shards == [600, 500, 0, 0]
-        cards = [hub.read(REPO, "README.md", revision=one.oid).decode() for one in history[:3]]
-        assert ["config_name: videos" in card for card in cards] == [True, False, False], "told of when all are there"
+        assert num_shards == [600, 599, 499, 399, 299, 199, 99, 0, 0], "the annotations are one of the first hundred"
+        cards = [hub.read(REPO, "README.md", revision=one.oid).decode() for one in history[:8]]
+        assert ["config_name: videos" in card for card in cards] == [True] + 7 * [False], "told of when all are there"
+        assert all("civid-push-is-not-finished" in card for card in cards[1:])
+        assert "civid-push-is-not-finished" not in cards[0]
+        half = hub.run(UNFINISHED, json.dumps([REPO, history[1].oid]), home=tmp_path / "reader")
+        assert "civid-push-is-not-finished" in half, "an error, and not a half"
 
 
 def test_what_the_terms_forbid(tmp_path: Path, home: Path) -> None:
@@ -352,4 +377,4 @@ def test_messages(tmp_path: Path, home: Path) -> None:
         for (repo, settings, message), report in zip(cases, told, strict=True):
             assert re.search(message, report.get("error", "")), (repo, settings, report)
             assert settings.get("token", "no token") not in report["error"]
-        assert "log in" in push(hub, root, REPO, tmp_path / "nobody", token=None)["error"]
+        assert "logged in" in push(hub, root, REPO, tmp_path / "nobody", token=None)["error"]

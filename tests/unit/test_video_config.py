@@ -20,7 +20,8 @@ import pytest
 
 from civid_loader.errors import AnnotationError, OutputError, VideoNotFoundError
 from civid_loader.hub import video_config, video_places, video_plan
-from civid_loader.hub.video_config import write_video_config
+from civid_loader.hub.video_config import planned_videos, write_video_config
+from civid_loader.hub.video_report import VideoConfigReport
 from civid_loader.probing.dataset import probe_dataset
 from civid_loader.storage import read_manifest, read_table, shards
 from civid_loader.videos import open_video
@@ -52,7 +53,7 @@ def built(root: Path) -> Path:
     return write_dataset(root, rows)
 
 
-def pack(root: Path, files: Path | None, **options: Any) -> video_config.VideoConfigReport:
+def pack(root: Path, files: Path | None, **options: Any) -> VideoConfigReport:
     return write_video_config(root, video_root=files, quiet=True, **{"shard_bytes": 60_000, **options})
 
 
@@ -202,7 +203,7 @@ def test_what_cannot_be_done_is_told_before_it_is_begun(
     tmp_path: Path, files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = built(tmp_path / "data")
-    with pytest.raises(VideoNotFoundError, match="relative"):
+    with pytest.raises(VideoNotFoundError, match=r"are relative: .*--video-root"):
         pack(root, None)
     with pytest.raises(VideoNotFoundError, match="no folder"):
         pack(root, tmp_path / "gone")
@@ -238,7 +239,7 @@ def test_a_file_that_changes_meanwhile_is_told(tmp_path: Path, files: Path, monk
 KILLED = """
 import sys
 from pathlib import Path
-from civid_loader.hub.video_config import write_video_config
+from civid_loader.hub.video_config import planned_videos, write_video_config
 print("ready", flush=True)
 report = write_video_config(Path(sys.argv[1]), video_root=sys.argv[2], shard_bytes=60_000, quiet=True)
 print(report.num_written)
@@ -329,3 +330,38 @@ def test_probing_keeps_the_places(tmp_path: Path) -> None:
         found = read_table(root, "media")
         assert found.select(["clip_id", "shard", "byte_offset", "num_bytes"]).to_pylist() == told
         assert found["status"].to_pylist() == ["ok"]
+
+
+def test_a_shard_size_is_kept(tmp_path: Path, files: Path) -> None:
+    root = built(tmp_path / "data")
+    num_shards = pack(root, files).num_shards
+    assert num_shards > 3
+    report = write_video_config(root, video_root=files, quiet=True)
+    assert (report.num_shards, report.num_written) == (num_shards, 0)
+
+
+def test_what_would_be_written_is_told_and_nothing_changes(tmp_path: Path, files: Path) -> None:
+    root = built(tmp_path / "data")
+    before = everything(root)
+    planned = planned_videos(root, video_root=files, quiet=True)
+    assert planned is not None
+    assert [(one.name, one.num_bytes) for one in planned] == [
+        ("videos/train-00000-of-00001.parquet", sum(len(contents(name)) for name in "abcdefgh")),
+        ("videos/test-00000-of-00001.parquet", sum(len(contents(name)) for name in "ij")),
+    ]
+    assert everything(root) == before
+    pack(root, files)
+    assert planned_videos(root, video_root=files, quiet=True) is None, "all is there"
+
+
+@pytest.mark.parametrize("kind", ["tar", "url"])
+def test_the_video_root_may_be_a_url_or_an_archive(tmp_path: Path, files: Path, kind: str) -> None:
+    root = built(tmp_path / "data")
+    archive = tmp_path / "all.tar"
+    subprocess.run(["tar", "-cf", str(archive), *(f"{name}.mp4" for name in NAMES)], cwd=files, check=True)
+    write_video_config(root, video_root=str(archive) if kind == "tar" else f"file://{files}", quiet=True)
+    assert {name: read_at(root, place) for name, place in places(root).items()} == {n: contents(n) for n in NAMES}
+    note = tmp_path / "note.txt"
+    note.touch()
+    with pytest.raises(VideoNotFoundError, match=r"neither a folder nor a \.tar or \.zip"):
+        pack(built(tmp_path / "other"), note)
