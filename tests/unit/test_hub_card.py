@@ -102,7 +102,7 @@ def test_header_and_text_say_what_there_is(root: Path) -> None:
     for part in (
         f"> {terms.text}", "3 samples, 3 clips, 0.1 minutes", "| `default` | `test` | 1 |",
         'load_dataset("org/lvd2m", "media"',
-        'layers=["media", "captions-new", "scores-lvd2m"]', "| `raft` | `v2` |", "| float32 | px | Mean flow. |",
+        'load(\n    "org/lvd2m", split="train",\n    layers=["media", "captions-new", "scores-lvd2m"],\n)', "| `raft` | `v2` |", "| float32 | px | Mean flow. |",
         "Made with av 16", "@inproceedings{xiong2024lvd2m", "| `odd` | 2 | 67 % | Not recorded. |", "same wrong",
         "| `dense` | 1 | 5 |",
     ):  # fmt: skip
