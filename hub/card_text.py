@@ -141,6 +141,7 @@ def _explained(config: Config, manifest: Manifest) -> dict[str, tuple[str, str]]
     known = {name: (unit_of(name), text.replace("|", r"\|")) for name, text in EXPLANATIONS.get(table_name, {}).items()}
     recorded = _provenance(config, manifest).get("columns") or []
     ids = {"clip_id": ("", "The clip; every clip has a row."), "sample_id": ("", "The sample.")}
+    ids |= {"reason": ("", "Why there is no value.")}
     return (
         ids
         | known

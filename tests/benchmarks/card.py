@@ -36,7 +36,8 @@ HEIGHT_PX: Final = 20_000
 SCORES: Final = Features({"clip_id": Value("string"), "flow_mean_px": Value("float64"), "reason": Value("string")})
 STYLE: Final = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 56rem; color: #1f2328; }
-table { border-collapse: collapse; display: block; overflow: auto; } th, td { border: 1px solid #d1d9e0; }
+table { border-collapse: collapse; display: block; overflow: auto; margin: 1rem 0; }
+th, td { border: 1px solid #d1d9e0; }
 th, td { padding: 6px 13px; } code { background: #eff1f3; padding: .1em .3em; border-radius: 4px; font-size: 85%; }
 pre code { display: block; padding: 1rem; }
 img { max-width: 100%; } blockquote { border-left: 4px solid #d1d9e0; margin: 0; padding: 0 1rem; color: #59636e; }
