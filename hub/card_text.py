@@ -71,8 +71,9 @@ def loading(repo_id: str, configs: Sequence[Config]) -> str:
     layers = [
         config.name for config in configs if config.folder not in ("annotations", "characters", "movies", "videos")
     ]
-    joined = f", layers={json.dumps(layers)}" if layers else ""
-    ours = ["import civid_loader", "", f"samples = civid_loader.load({repo}, split={split}{joined})"]
+    # On lines of their own: beside each other they leave the box at three layers.
+    given = [f"{repo}, split={split}", *([f"layers={json.dumps(layers)}"] if layers else [])]
+    ours = ["import civid_loader", "", "samples = civid_loader.load(", *(f"    {one}," for one in given), ")"]
     blocks = ["\n".join(lines), "\n".join(ours)]
     stock, with_layers = (f"```python\n{block}\n```" for block in blocks)
     return f"{stock}\n\nWith `civid_loader`, which brings layers together with their clips:\n\n{with_layers}"
@@ -140,6 +141,7 @@ def _explained(config: Config, manifest: Manifest) -> dict[str, tuple[str, str]]
     known = {name: (unit_of(name), text.replace("|", r"\|")) for name, text in EXPLANATIONS.get(table_name, {}).items()}
     recorded = _provenance(config, manifest).get("columns") or []
     ids = {"clip_id": ("", "The clip; every clip has a row."), "sample_id": ("", "The sample.")}
+    ids |= {"reason": ("", "Why there is no value.")}
     return (
         ids
         | known

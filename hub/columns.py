@@ -6,13 +6,15 @@ from typing import Any, Final
 from datasets import Features, LargeList, List, Value
 
 
-def _captions(where: str, about: str, window: str, kinds: str = "`dense`, `background`") -> dict[str, str]:
+def _captions(where: str, about: str, window: str | None, kinds: str = "`dense`, `background`") -> dict[str, str]:
     return {
         where: about,
         f"{where}[].kind": f"What it is about, a word of the schema's vocabulary: {kinds}.",
         f"{where}[].text": "The text.",
-        f"{where}[].start_seconds": f"Start of the part the text is about, {window}; null: all of it.",
-        f"{where}[].end_seconds": "End of that part, not included.",
+        f"{where}[].start_seconds": f"Start of the part the text is about, {window}; null: all of it."
+        if window
+        else "Always null: the text is about the step as a whole.",
+        f"{where}[].end_seconds": "End of that part, not included." if window else "Always null.",
         f"{where}[].annotator": "Who or what wrote the text: `upstream:gpt-4o`.",
     }
 
@@ -57,9 +59,7 @@ _SAMPLES: Final = {
     "transitions": "Texts about the step from one clip to the next.",
     "transitions[].from_index": "`index` of the clip before the step.",
     "transitions[].to_index": "`index` of the clip after the step.",
-    **_captions(
-        "transitions[].captions", "Texts about this step: what goes on and what changes.", "not used here", _STEP_KINDS
-    ),
+    **_captions("transitions[].captions", "Texts about this step: what goes on and what changes.", None, _STEP_KINDS),
     **_captions(
         "captions",
         "Texts about the sample as a whole.",
@@ -135,9 +135,7 @@ _MEDIA: Final = {
 _CAPTION_LAYER: Final = {
     "clip_id": "The clip; every clip has a row.",
     **_captions("captions", "Texts about the clip.", "counted from the start of the clip"),
-    **_captions(
-        "transition_captions", "Texts about the step to the clip from the one before it.", "not used here", _STEP_KINDS
-    ),
+    **_captions("transition_captions", "Texts about the step to the clip from the one before it.", None, _STEP_KINDS),
     "reason": "Why there are no texts.",
 }
 _VIDEOS: Final = {"clip_id": "The clip.", "video": "Bytes of the clip's file."}

@@ -25,10 +25,11 @@ def plots(statistics: Statistics) -> dict[str, bytes]:
             kinds = {kind: numbers.num_values for kind, numbers in by_kind.items()}
             words = [_panel(kind, "captions", numbers.histogram) for kind, numbers in by_kind.items()]
             title = f"config {config}"
-            panels[f"captions_{config}"] = (
-                f"Captions of each kind, {title}",
-                [_panel("kind of caption", "captions", kinds)],
-            )
+            if len(kinds) > 1:
+                panels[f"captions_{config}"] = (
+                    f"Captions of each kind, {title}",
+                    [_panel("kind of caption", "captions", kinds)],
+                )
             panels[f"words_{config}"] = f"Words per caption, {title}", words
     for config, columns in statistics.scores.items():
         shown = [_panel(name, "clips", numbers.histogram) for name, numbers in columns.items()]

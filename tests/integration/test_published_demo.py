@@ -57,16 +57,19 @@ print(json.dumps(told))
 PUSH_ROWS = """
 import json, sys, warnings
 warnings.simplefilter("ignore")
+import civid_loader
 from civid_loader.hub.loading import load
 layers = json.loads(sys.argv[1])
 joined = load("org/civid", layers=layers, quiet=True)
 joined.push_to_hub("org/joined")
 chosen = joined.filter(lambda row: len(row["clips"]) == 2)
 chosen.push_to_hub("org/joined", "pairs")
+told = civid_loader.filter(joined, "flow_mean_px > 4", scope="any")
+told.push_to_hub("org/joined", "told")
 load("org/civid", quiet=True).select([2, 0]).push_to_hub("org/civid", "picked")
 print(json.dumps({
     name: {"features": rows.features.to_dict(), "rows": [json.dumps(row, default=str, sort_keys=True) for row in rows]}
-    for name, rows in (("joined", joined), ("pairs", chosen))
+    for name, rows in (("joined", joined), ("pairs", chosen), ("told", told))
 }))
 """
 
@@ -76,7 +79,7 @@ warnings.simplefilter("ignore")
 sys.modules["civid_loader"] = None
 from datasets import load_dataset
 told = {}
-for name, config in (("joined", "default"), ("pairs", "pairs")):
+for name, config in (("joined", "default"), ("pairs", "pairs"), ("told", "told")):
     rows, streamed = (load_dataset("org/joined", config, split="train", streaming=s) for s in (False, True))
     lines = [json.dumps(row, default=str, sort_keys=True) for row in rows]
     assert lines == [json.dumps(row, default=str, sort_keys=True) for row in streamed]
@@ -171,6 +174,11 @@ def local_rows(root: Path, table: str, split: str) -> list[dict[str, Any]]:
     return rows
 
 
+def flows_in(row: str) -> list[float]:
+    """Of the clips of a row of JSON that have one."""
+    return [one["flow_mean_px"] for one in json.loads(row)[SCORES] if one and one["flow_mean_px"] is not None]
+
+
 def digest_of(rows: list[dict[str, Any]]) -> str:
     """As the client makes it."""
 
@@ -246,6 +254,9 @@ def test_rows_and_selections_go_up_with_stock_push_to_hub(published: Published, 
     found = hub.run(READ_ROWS, home=tmp_path / "reader")
     assert {name: found[name] for name in pushed} == pushed
     assert 0 < len(pushed["pairs"]["rows"]) < len(pushed["joined"]["rows"])
+    kept = [row for row in pushed["joined"]["rows"] if any(flow > 4 for flow in flows_in(row))]
+    assert pushed["told"]["rows"] == kept, "by `civid_loader.filter`"
+    assert 0 < len(kept) < len(pushed["joined"]["rows"])
     assert SCORES in pushed["joined"]["features"]
     assert "media" in pushed["joined"]["features"]
     merged = hub.read("org/joined", "README.md").decode()

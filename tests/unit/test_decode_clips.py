@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from civid_loader import schema
 from civid_loader.collation import Batch, collate
-from civid_loader.errors import UnreadableVideoError, VideoNotFoundError
+from civid_loader.errors import UnreadableVideoError, VideoNotFoundError, VideoRootError
 from civid_loader.sampling import Fps, Middle, Times, Uniform
 from civid_loader.transforms.decode_clips import DEFAULT_CAPTIONS, DecodeClips
 from support.media import number_image, read_numbers, write_video
@@ -86,6 +87,36 @@ def test_a_trimmed_clip_is_read_whole(root: str) -> None:
     whole = {**clip("short.mp4", start_seconds=70.0, end_seconds=70.4), "trimmed": True}
     sample = rows([whole]).with_transform(DecodeClips(videos=root, frames=Uniform(2)))[0]
     assert read_numbers(sample["frames_NTCHW"][0]) == [2, 7]
+
+
+def test_the_root_may_be_any_url_fsspec_knows(root: str) -> None:
+    """`s3://bucket/videos` goes the same way as `memory://bucket/videos`: all but http through fsspec's own files."""
+    files = fsspec.filesystem("memory")
+    files.put(root, "/bucket/videos", recursive=True)
+    sample = [clip("long.mp4", start_seconds=1.0, end_seconds=2.0), clip("short.mp4")]
+    try:
+        local, remote, slash = (
+            rows(sample).with_transform(DecodeClips(videos=of, frames=Uniform(4), size=SIZE))[0]
+            for of in (root, "memory://bucket/videos", "memory://bucket/videos/")
+        )
+        decode = DecodeClips(videos="memory://bucket/videos", frames=Middle())
+        with pytest.raises(VideoNotFoundError, match=r"no file at memory://bucket/videos/gone\.mp4"):
+            rows([clip("gone.mp4")]).with_transform(decode)[0]
+    finally:
+        files.rm("/bucket", recursive=True)
+    assert read_numbers(remote["frames_NTCHW"][0]) == [28, 34, 40, 46]
+    for sample_of in (remote, slash):
+        assert torch.equal(sample_of["frames_NTCHW"], local["frames_NTCHW"])
+        assert torch.equal(sample_of["pts_seconds_NT"], local["pts_seconds_NT"])
+
+
+def test_a_root_that_names_a_repository_is_told_how_to_be_written(tmp_path: Path) -> None:
+    decode = DecodeClips(videos="org/clips", frames=Middle())
+    with pytest.raises(VideoRootError, match=r"'org/clips' is not a folder.*did you mean .*'hf://datasets/org/clips'"):
+        rows([clip("long.mp4")]).with_transform(decode)[0]
+    decode = DecodeClips(videos=str(tmp_path / "none"), frames=Middle())
+    with pytest.raises(VideoRootError, match=r"is not a folder; pass that of the videos$"):
+        rows([clip("long.mp4")]).with_transform(decode)[0]
 
 
 def test_half_a_span_reaches_to_the_file_edge(root: str) -> None:

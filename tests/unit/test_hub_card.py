@@ -102,7 +102,8 @@ def test_header_and_text_say_what_there_is(root: Path) -> None:
     for part in (
         f"> {terms.text}", "3 samples, 3 clips, 0.1 minutes", "| `default` | `test` | 1 |",
         'load_dataset("org/lvd2m", "media"',
-        'layers=["media", "captions-new", "scores-lvd2m"]', "| `raft` | `v2` |", "| float32 | px | Mean flow. |",
+        'load(\n    "org/lvd2m", split="train",\n    layers=["media", "captions-new", "scores-lvd2m"],\n)',
+        "| `raft` | `v2` |", "| float32 | px | Mean flow. |",
         "Made with av 16", "@inproceedings{xiong2024lvd2m", "| `odd` | 2 | 67 % | Not recorded. |", "same wrong",
         "| `dense` | 1 | 5 |",
     ):  # fmt: skip
@@ -116,6 +117,15 @@ def test_same_folder_same_bytes(root: Path) -> None:
     card = render_card(root, repo_id=REPO)
     assert render_card(root, repo_id=REPO) == card
     assert render_card(root, repo_id=REPO, existing=card.text) == card
+
+
+def test_the_reason_of_a_layer_and_windows_nobody_uses_are_explained(root: Path) -> None:
+    features = Features({**SCORES, "reason": Value("string")})
+    rows = pa.Table.from_pylist([{"clip_id": "a", "flow_px": 1.5, "reason": None}], schema=features.arrow_schema)
+    write_layer(root, "scores-lvd2m", {"train": [rows]}, features=features, provenance={})
+    text = render_card(root, repo_id=REPO).text
+    assert "| `reason` | string |  | Why there is no value. | 100&nbsp;% |" in text
+    assert "| `transitions[].captions[].start_seconds` | float64 | s | Always null: the text is about the step" in text
 
 
 def test_only_some_tables(root: Path) -> None:

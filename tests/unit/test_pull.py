@@ -240,6 +240,16 @@ def test_what_cannot_be_pulled_is_told(tmp_path: Path, hub: HubServer, published
     assert "was not published by this package" in run(hub, out)["message"]
 
 
+def test_names_of_repositories(tmp_path: Path, hub: HubServer) -> None:
+    told = hub.run(PULL.replace("org/clips", "none"), str(tmp_path / "out"), "{}", home=tmp_path / "home")
+    assert told["error"] == "HubError"
+    assert told["message"].startswith("none: no name of a dataset on the Hub; it is org/name")
+    assert not (tmp_path / "out").exists()
+    for i, name in enumerate(("hf://datasets/org/clips", "hf://datasets/org/clips@main", "org/clips@main")):
+        told = hub.run(PULL.replace("org/clips", name), str(tmp_path / str(i)), "{}", home=tmp_path / "home")
+        assert (told["repo_id"], told["num_files"]) == (REPO, 6), told
+
+
 def test_a_folder_with_something_else_is_refused(tmp_path: Path, hub: HubServer) -> None:
     folder = tmp_path / "full"
     folder.mkdir()
