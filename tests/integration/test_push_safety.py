@@ -15,7 +15,8 @@ from civid_loader.hub.push_checks import check_layers
 from civid_loader.hub.push_files import LocalFiles
 from civid_loader.hub.video_config import write_video_config
 from civid_loader.layers import layer_folder, write_layer
-from civid_loader.schema import arrow_schema_of
+from civid_loader.schema import arrow_schema, arrow_schema_of
+from civid_loader.storage import read_manifest, write_json, write_shard
 from support.built import clip, write_dataset
 from support.hub_server import HubServer
 from support.pushing import push, push_each, read
@@ -191,3 +192,54 @@ def test_a_check_that_fails_tells_that_all_is_there(tmp_path: Path, home: Path) 
         error = push(hub, root, REPO, home)["error"]
         assert f"All was sent and stands there as commit {hub.repo(REPO).at('main').oid}" in error
         assert "the same command" in error
+
+
+def test_whoever_reads_meanwhile_sees_the_old_or_the_new(tmp_path: Path, home: Path) -> None:
+    """What main holds is looked at with every request of a push that replaces one layer and adds another."""
+    root = dataset(tmp_path / "set")
+    seen: set[frozenset[tuple[str, str]]] = set()
+    with HubServer(tmp_path / "store") as hub:
+
+        def state() -> frozenset[tuple[str, str]]:
+            return frozenset((path, blob.sha256) for path, blob in hub.repo(REPO).at("main").files.items())
+
+        push(hub, root, REPO, home)
+        before = state()
+        score(root, "scores-y")
+        rows = [{"clip_id": name, "flow_mean_px": 9.0} for name in names("c")["train"]]
+        tables = {"train": [pa.Table.from_pylist(rows, schema=arrow_schema_of(SCORES))]}
+        write_layer(root, "scores-x", tables, features=SCORES, provenance={"fingerprint": "1" * 16})
+
+        def look(_: Any) -> bool:
+            seen.add(state())
+            return False
+
+        hub.fail(look)
+        report = push(hub, root, REPO, home)
+        assert report["deleted"] == ["scores/x/test-00000-of-00001.parquet"]
+        assert seen == {before, state()}
+        assert before != state()
+
+
+def test_portraits_are_told_of_and_not_sent(tmp_path: Path, home: Path) -> None:
+    root = dataset(tmp_path / "set")
+    picture = random.Random(1).randbytes(3000)
+    (root / "portraits").mkdir()
+    (root / "portraits" / "hero.jpg").write_bytes(picture)
+    schema = arrow_schema("characters")
+    row = {field.name: None for field in schema} | {"portraits": ["portraits/hero.jpg"], "aliases": [], "audio": []}
+    row |= {"movie_id": "m", "character_id": "m/hero", "name": "Hero"}
+    shard = "characters/train-00000-of-00001.parquet"
+    own = {key: value for key, value in row.items() if key in schema.names}
+    write_shard(root / shard, [pa.Table.from_pylist([own], schema=schema)], table="characters")
+    manifest = read_manifest(root)
+    manifest["shards"]["characters"], manifest["num_rows"]["characters"] = [shard], {"train": 1}
+    write_json(root / "manifest.json", manifest)
+    with HubServer(tmp_path / "store") as hub:
+        report = push(hub, root, REPO, home)
+        assert report.get("num_files", {}).get("characters") == 1, report
+        files = hub.repo(REPO).at("main").files
+        assert not any(path.startswith("portraits") for path in files)
+        assert not any(picture[:64] in hub.read(REPO, path) for path in files)
+        rows = read(hub, REPO, "characters", tmp_path / "reader")["train True"]["rows"]
+        assert rows[0]["portraits"] == ["portraits/hero.jpg"]
