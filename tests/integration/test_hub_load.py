@@ -161,7 +161,7 @@ def test_a_revision_stays_what_it_was(root: Path, tmp_path: Path, home: Path) ->
         first = push(hub, own, REPO, home)["sha"]
         recaption(own, {"train": ["c1"]}, text="new")
         push(hub, own, REPO, home, layers=["captions-y"])
-        push(hub, root, REPO, home, branch="next")
+        push(hub, root, REPO, home, branch="next", replace=True)
         asked = [(REPO, {"revision": first}), (f"{REPO}@{first}", {}), (REPO, {}), (REPO, {"revision": "next"})]
         cases = [(where, {**choice, "layers": ["captions-y"]}) for where, choice in asked]
         told = load_each(hub, cases, home)

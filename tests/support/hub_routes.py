@@ -39,6 +39,7 @@ _ROUTES: list[tuple[str, str, Kind, Handle]] = [
     ("GET", rf"{_API}/tree/{_REVISION}(?:/(?P<path>.*))?", "tree", hub_reading.tree),
     ("POST", rf"{_API}/paths-info/{_REVISION}", "paths-info", hub_reading.paths_info),
     ("GET|HEAD", rf"{_PAGE}/resolve/{_REVISION}/(?P<path>.+)", "resolve", hub_reading.resolve),
+    ("PUT", rf"{_API}/settings", "settings", hub_writing.settings),
     ("POST|DELETE", rf"{_API}/branch/(?P<branch>.+)", "branch", hub_writing.branch),
     ("POST|DELETE", rf"{_API}/tag/(?P<revision>.+)", "tag", hub_writing.tag),
     ("POST", rf"{_API}/preupload/{_REVISION}", "preupload", hub_writing.preupload),

@@ -15,7 +15,7 @@ PIECE_BYTES = 1 << 18
 Kind = Literal[
     "create", "delete", "info", "whoami", "validate-yaml", "preupload", "lfs-batch", "lfs-upload", "lfs-complete",
     "lfs-verify", "commit", "tree", "paths-info", "resolve", "branch", "tag", "refs", "commits", "discussion",
-    "xet-token", "auth-check", "other",
+    "xet-token", "auth-check", "settings", "other",
 ]  # fmt: skip
 Drop = Literal["request", "upload", "answer", "body"]
 

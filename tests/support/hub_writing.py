@@ -40,6 +40,15 @@ def delete(store: Store, call: Call) -> Answer:
     return as_json({})
 
 
+def settings(store: Store, call: Call) -> Answer:
+    """PUT /api/{kind}s/{id}/settings: who may read it."""
+    repo, _ = store.writable(call.token, *call.repo)
+    asked = call.json()
+    if "private" in asked or "visibility" in asked:
+        repo.is_private = bool(asked.get("private")) or asked.get("visibility") == "private"
+    return as_json({})
+
+
 def branch(store: Store, call: Call) -> Answer:
     """POST or DELETE /api/{kind}s/{id}/branch/{branch}."""
     repo, _ = store.writable(call.token, *call.repo)
