@@ -64,7 +64,7 @@ joined = load("org/civid", layers=layers, quiet=True)
 joined.push_to_hub("org/joined")
 chosen = joined.filter(lambda row: len(row["clips"]) == 2)
 chosen.push_to_hub("org/joined", "pairs")
-told = civid_loader.filter(joined, "flow_mean_px > 4", scope="any")
+told = civid_loader.filter(joined, "flow_mean_px > 2", scope="any")
 told.push_to_hub("org/joined", "told")
 load("org/civid", quiet=True).select([2, 0]).push_to_hub("org/civid", "picked")
 print(json.dumps({
@@ -254,7 +254,7 @@ def test_rows_and_selections_go_up_with_stock_push_to_hub(published: Published, 
     found = hub.run(READ_ROWS, home=tmp_path / "reader")
     assert {name: found[name] for name in pushed} == pushed
     assert 0 < len(pushed["pairs"]["rows"]) < len(pushed["joined"]["rows"])
-    kept = [row for row in pushed["joined"]["rows"] if any(flow > 4 for flow in flows_in(row))]
+    kept = [row for row in pushed["joined"]["rows"] if any(flow > 2 for flow in flows_in(row))]
     assert pushed["told"]["rows"] == kept, "by `civid_loader.filter`"
     assert 0 < len(kept) < len(pushed["joined"]["rows"])
     assert SCORES in pushed["joined"]["features"]
