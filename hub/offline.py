@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import datasets
+from filelock import FileLock
 from huggingface_hub import constants
 
 from civid_loader.errors import HubError
@@ -46,9 +47,9 @@ def _remembered(repo_id: str) -> dict[str, str]:
 
 
 def _remember(repo_id: str, revision: str, sha: str) -> None:
-    known = _remembered(repo_id)
-    if known.get(revision) == sha or revision == sha:
+    if revision == sha or _remembered(repo_id).get(revision) == sha:
         return
-    _path(repo_id).parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(_path(repo_id)) as file:
-        file.write(json.dumps(known | {revision: sha}).encode())
+    path = _path(repo_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"), atomic_file(path) as file:  # many workers may load at once
+        file.write(json.dumps(_remembered(repo_id) | {revision: sha}).encode())

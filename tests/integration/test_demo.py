@@ -12,7 +12,10 @@ from civid_loader.storage import read_table
 NAMES = ("civid", "miradata", "moviebench", "lvd2m")
 
 
-def test_demo_goes_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo_goes_the_whole_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")  # no line is broken within a word
     run_demo(tmp_path / "demo")
     shown = capsys.readouterr().out
     for name in NAMES:

@@ -16,7 +16,7 @@ ROOMS = ("builders", "hub", "processing", "transforms")
 
 # Left to right. Names in one group do not import each other.
 ORDER = (
-    ("errors", "schema", "progress", "tar_stream", "palette"),
+    ("errors", "schema", "progress", "tar_stream", "palette", "repo_names"),
     ("histograms",),
     ("storage", "pool", "transport", "deadlines"),
     ("archives", "remote", "video_shards", "member_files"),
