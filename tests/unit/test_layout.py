@@ -44,6 +44,7 @@ ORDER = (
     ("layers",),
     ("where", "clip_table", "vocabulary"),
     ("filter_outcomes", "filter_tables", "caption_texts"),
+    ("caption_pairs", "caption_examples"),
     ("judging", "caption_diff"),
     ("caption_diff_page", "output"),
     ("processing",),
