@@ -6,7 +6,9 @@ card, one that gives nothing to load comes first. After any error that may pass,
 plan again: what is on the Hub is not sent twice.
 """
 
+import gc
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,7 @@ MAX_FILES_PER_COMMIT: Final = 100
 _UPLOAD_FILES: Final = 50
 _UPLOAD_BYTES: Final = 5_000_000_000
 """Handed to the client's uploader at a time: as many files, or those that are as large together."""
+_SETTLE_SECONDS: Final = 0.2
 _BLOCK_BYTES: Final = 64 << 10
 """Read at a time to see that ids can be read: 5 MB, the default, of each row group would be a third of all videos."""
 
@@ -268,6 +271,10 @@ class _Push:
                 first = of_split.shard(num_shards=of_split.num_shards, index=0).with_format("arrow")
                 if not sum(len(piece) for piece in first.iter(batch_size=10_000)):
                     raise HubError(f"{self.repo_id}: config {config}, split {split}, gives no row; push again")
+                del first
+        # Arrow's own threads close the files; one that still does while Python exits ends the process by SIGABRT.
+        gc.collect()
+        time.sleep(_SETTLE_SECONDS)
         self.sha = after.sha
 
 
