@@ -135,8 +135,12 @@ class BatchReader(torch.utils.data.Dataset[tuple[B, BatchNotes]], Generic[B]):
         is_read = not errors or (self.missing == "drop_clip" and is_missing and any(one is not None for one in shown))
         if not is_read:
             if self.on_error == "raise" and not (self.missing != "error" and is_missing):
-                cure = "missing='drop_clip' or 'skip_sample'" if is_missing else "on_error='skip' or 'substitute'"
-                raise errors[0][1].with_cure(f"{cure} goes on without it")
+                blamed = next(
+                    one for _, one in errors if self.missing == "error" or not isinstance(one, VideoNotFoundError)
+                )
+                is_gone = isinstance(blamed, VideoNotFoundError)
+                cure = "missing='drop_clip' or 'skip_sample'" if is_gone else "on_error='skip' or 'substitute'"
+                raise blamed.with_cure(f"{cure} goes on without it")
             return None, Attempt(failures=failures, is_read=False)
         sample: Sample = self._transformed(decode.stack(data, shown) | {"row": data}, rng)
         return sample, Attempt(failures=failures, is_read=True)

@@ -13,6 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from civid_loader.ordering import occurrences
+
 Numbers = npt.NDArray[np.int64]
 
 
@@ -90,7 +92,7 @@ def _joined(rows_a: Numbers, rows_b: Numbers, windows_a: Numbers, windows_b: Num
 def _met(first: tuple[Numbers, ...], second: tuple[Numbers, ...]) -> tuple[Numbers, Numbers]:
     """Places with the same numbers; the n-th of them in the one with the n-th in the other."""
     groups = _same_numbers(np.stack(first, axis=1), np.stack(second, axis=1))
-    keys = _same_numbers(*(np.stack([of, _nth(of)], axis=1) for of in groups))
+    keys = _same_numbers(*(np.stack([of, occurrences(of)], axis=1) for of in groups))
     _, in_first, in_second = np.intersect1d(*keys, assume_unique=True, return_indices=True)
     return in_first.astype(np.int64), in_second.astype(np.int64)
 
@@ -101,16 +103,6 @@ def _same_numbers(
     """A number for each row of two matrices, the same for rows that are equal."""
     codes = np.unique(np.concatenate([first, second]), axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
     return codes[: len(first)], codes[len(first) :]
-
-
-def _nth(groups: Numbers) -> Numbers:
-    """How many of the same group stand before each: [5, 7, 5] -> [0, 0, 1]."""
-    order = np.argsort(groups, kind="stable")
-    inside = groups[order]
-    starts = np.flatnonzero(np.r_[True, inside[1:] != inside[:-1]]) if len(inside) else np.zeros(0, np.int64)
-    nth = np.empty(len(groups), np.int64)
-    nth[order] = np.arange(len(groups)) - np.repeat(starts, np.diff(np.r_[starts, len(groups)]))
-    return nth
 
 
 def _left(size: int, taken: Numbers) -> Numbers:

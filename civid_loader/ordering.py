@@ -63,7 +63,7 @@ class Mix:
 def occurrences(numbers: Longs) -> Longs:
     """How often each number came before, in order: 5 3 5 5 -> 0 0 1 2."""
     order = np.argsort(numbers, kind="stable")
-    is_new = np.append(True, numbers[order][1:] != numbers[order][:-1])
+    is_new = np.append(True, numbers[order][1:] != numbers[order][:-1])[: len(numbers)]
     places = np.arange(len(numbers))
     found = np.empty(len(numbers), np.int64)
     found[order] = places - np.maximum.accumulate(np.where(is_new, places, 0))

@@ -22,13 +22,13 @@ from huggingface_hub.errors import (
 )
 
 from civid_loader.errors import CividLoaderError, HubError
+from civid_loader.repo_names import parse_repo
 
 TRANSPORT_ERROR: Final[type[Exception]] = next(k for k in HfHubHTTPError.__mro__ if k.__name__ == "HTTPError")
 """What the client's HTTP library raises, of whatever name: huggingface_hub changed it between versions."""
 REFUSED_BY_STORAGE: Final = frozenset({400, 403, 404})
 """Answers to an upload whose address is out of date, or whose pieces were put together already."""
 MAIN: Final = "main"
-_REPOSITORY: Final = re.compile(r"(?:hf://datasets/|https://huggingface\.co/datasets/)?(?P<repo>[\w.-]+/[\w.-]+)/?")
 _TOKEN: Final = re.compile(r"hf_\w{8,}|(?i:bearer)\s+\S+")
 
 
@@ -76,10 +76,11 @@ def repository(text: str) -> str:
     Raises:
         HubError: it names no repository, or one at a revision.
     """
-    if match := _REPOSITORY.fullmatch(text):
-        return match["repo"]
-    if match := _REPOSITORY.fullmatch(text.partition("@")[0]):
-        raise HubError(f"{text}: a push goes to the end of a branch; give {match['repo']} and --branch (branch=)")
+    named = parse_repo(text.removeprefix("https://huggingface.co/datasets/"))
+    if named is not None and named.revision is not None:
+        raise HubError(f"{text}: a push goes to the end of a branch; give {named.repo_id} and --branch (branch=)")
+    if named is not None:
+        return named.repo_id
     raise HubError(
         f"{text}: a repository is named org/name, your own name or that of an organization before the slash, such as "
         f"me/{re.sub(r'[^a-zA-Z0-9_.-]+', '-', text).strip('-') or 'data'}"

@@ -98,6 +98,8 @@ def test_the_cure_is_one_that_a_loader_has(folder: Path) -> None:
         list(loader_of(folder, [["gone.mp4"]]))
     with pytest.raises(UnreadableVideoError, match=r"on_error='skip' or 'substitute' goes on without it$"):
         list(loader_of(folder, [["page.mp4"]]))
+    with pytest.raises(UnreadableVideoError, match=r"page\.mp4.*on_error='skip' or 'substitute' goes on without it$"):
+        list(loader_of(folder, [["gone.mp4", "page.mp4"]], missing="drop_clip"))
 
 
 @pytest.mark.parametrize("torn", ['{"sample_id": "s0", "cl', '{"sample_id": "s9", "clip_id": "c9", "error": "E"}'])
