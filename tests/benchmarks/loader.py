@@ -2,7 +2,8 @@
 
 Every contender gives batches of 4 samples of 16 frames from the middle of 200 clips (H.264, 360p, 4 s), scaled alike,
 in a process of its own, in turn; medians over the rounds. CPU seconds are those of the process and its workers, from
-making the loader to its end.
+making the loader to its end. A second table takes a batch of each in turn, in one process without workers: what else
+the machine does meets all alike.
 """
 # ruff: noqa: N806 - tensors carry their shape.
 
@@ -146,6 +147,7 @@ CONTENDERS: Final[dict[str, Callable[[Path, int], Any]]] = {
 }
 
 
+IN_TURN: Final = "in turn"
 IMPORTED: Final = {
     "ours": ("civid_loader.loader",),
     "plain files, PyAV": (),
@@ -204,6 +206,23 @@ def measure(name: str, folder: Path, num_workers: int) -> dict[str, float]:
     }
 
 
+def in_turn(folder: Path) -> dict[str, list[float]]:
+    """CPU milliseconds per sample of each batch of each contender, a batch of each in turn; the first is left out."""
+    torch.set_num_threads(1)
+    for module in {module for modules in IMPORTED.values() for module in modules}:
+        import_module(module)
+    batches = {name: iter(contender(folder, 0)) for name, contender in CONTENDERS.items()}
+    for of_one in batches.values():
+        next(of_one)
+    found: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    for _ in range(NUM_CLIPS // BATCH - 1):
+        for name, of_one in batches.items():
+            start = time.process_time()
+            next(of_one)
+            found[name].append((time.process_time() - start) / BATCH * 1000)
+    return found
+
+
 def _expected_mean(folder: Path) -> float:
     """Of the pixels of a clip's frames, as decoding by hand gives them."""
     return float(decode(str(min(folder.glob("*.mp4")))).float().mean())
@@ -224,7 +243,7 @@ def main(
     """Race the loaders."""
     folder = videos / "loader" / "clips"
     if one is not None:
-        print(json.dumps(measure(one, folder, workers)))
+        print(json.dumps(in_turn(folder) if one == IN_TURN else measure(one, folder, workers)))
         return
     source = make(["h264_360"], videos)["h264_360"]
     folder.mkdir(parents=True, exist_ok=True)
@@ -259,7 +278,19 @@ def main(
         speed, first, cpu = _middle(results)
         cells = [f"{speed:.1f}", f"{first:.2f}", f"{1000 * cpu:.1f}", f"{cpu / own[2]:.2f}", f"{first / plain[1]:.2f}"]
         table.add(name, str(num_workers), *cells)
-    save(output, [table], about)
+    save(output, [table, _table_in_turn(videos)], about)
+
+
+def _table_in_turn(videos: Path) -> Table:
+    command = [sys.executable, __file__, "--videos", str(videos), "--one", IN_TURN]
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[str, list[float]] = json.loads(result.stdout.splitlines()[-1])
+    table = Table("A batch of each in turn, 0 workers", ["loader", "CPU ms/sample", "CPU / ours", "least / ours"])
+    own = found["ours"]
+    for name, of_one in found.items():
+        ratio = statistics.median(other / mine for other, mine in zip(of_one, own, strict=True))
+        table.add(name, f"{statistics.median(of_one):.1f}", f"{ratio:.2f}", f"{min(of_one) / min(own):.2f}")
+    return table
 
 
 def _middle(results: list[dict[str, float]]) -> tuple[float, float, float]:
